@@ -1,0 +1,72 @@
+//! What the loader tells the kernel half, and what the kernel half counts.
+
+/// Offsets of kernel structures, read from the running kernel's BTF at load time. [`NO_OFFSET`] where unknown.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sock.sk_lock.owned` (5.10+: `int` or bit in it).
+    pub sock_owned: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.pid`.
+    pub task_pid: u32,
+    /// `task_struct.real_parent`.
+    pub task_parent: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `mm_struct.arg_start`.
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`.
+    pub mm_arg_end: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An offset that is not known on this kernel.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+impl Offsets {
+    /// Nothing is known: what needs an offset is left out.
+    pub const NONE: Self = Self {
+        sock_owned: NO_OFFSET,
+        task_tgid: NO_OFFSET,
+        task_pid: NO_OFFSET,
+        task_parent: NO_OFFSET,
+        task_mm: NO_OFFSET,
+        mm_arg_start: NO_OFFSET,
+        mm_arg_end: NO_OFFSET,
+        reserved: 0,
+    };
+}
+
+/// Slots of the per-CPU counters. Each has one place where it is incremented.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// Segments with payload on a watched connection.
+    pub const SEEN: Self = Self(0);
+    /// Segments handed over, alone or in a pair.
+    pub const DELIVERED: Self = Self(1);
+    /// Segments of connections that are ignored: counted by the connection's own totals, not here.
+    pub const FILTERED: Self = Self(2);
+    /// Segments lost because the ring was full.
+    pub const LOST_RING: Self = Self(3);
+    /// Segments lost because a held request was overtaken while it was copied.
+    pub const LOST_TORN: Self = Self(4);
+    /// Segments lost because a header or payload could not be read.
+    pub const LOST_UNREADABLE: Self = Self(5);
+    /// Duplicate segments that were left out (retransmits): nothing new in them.
+    pub const DUPLICATE: Self = Self(6);
+    /// Sockets for which no storage could be had.
+    pub const NO_STORAGE: Self = Self(7);
+    /// `Opened`, `Closed`, `Exec` and `Exit` records lost because the ring was full.
+    pub const LOST_EVENT: Self = Self(8);
+    /// Connections opened.
+    pub const OPENED: Self = Self(9);
+    /// Connections closed.
+    pub const CLOSED: Self = Self(10);
+    /// How many slots there are.
+    pub const COUNT: u32 = 16;
+}

@@ -1,0 +1,69 @@
+//! Kernel time (`CLOCK_MONOTONIC`) and wall time.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns` tells them.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds since the Unix epoch.
+#[must_use]
+pub fn unix_ns() -> u64 {
+    read(libc::CLOCK_REALTIME)
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec; the clock ids used here exist on every Linux, so the call can't fail.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Turns kernel time into wall time. Measured again by [`Offset::refresh`], so that a step of the wall clock reaches
+/// new calls within a second and never changes a duration.
+#[derive(Debug)]
+pub struct Offset(AtomicI64);
+
+impl Offset {
+    /// Measures the offset now.
+    #[must_use]
+    pub fn new() -> Self {
+        let offset = Self(AtomicI64::new(0));
+        offset.refresh();
+        offset
+    }
+
+    /// Measures the offset again.
+    pub fn refresh(&self) {
+        let before = monotonic_ns();
+        let unix = unix_ns();
+        let monotonic = before.midpoint(monotonic_ns());
+        self.0.store(unix.cast_signed() - monotonic.cast_signed(), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since the Unix epoch for a kernel time.
+    #[must_use]
+    pub fn unix_ns(&self, monotonic: u64) -> u64 {
+        monotonic.saturating_add_signed(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Offset {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_of_now_is_now() {
+        let offset = Offset::new();
+        let error = offset.unix_ns(monotonic_ns()).abs_diff(unix_ns());
+        assert!(error < 50_000_000, "{error} ns");
+    }
+}

@@ -1,0 +1,11 @@
+//! Weir: kernel-level API observability and enforcement.
+//!
+//! The layers, from the ground up; each may use only what stands before it (`cargo xtask lint` checks):
+//! words (`clock`, `meter`, `model`), leaves (`kernel`, `proto`, `tls`, `identity`), `flow`,
+//! judgement (`graph`, `catalog`, `policy`, `detect`, `redact`, `recent`), doors (`export`, `control`),
+//! wiring (`config`, `app`), faces (`cli`, `tui`).
+
+pub mod clock;
+pub mod meter;
+pub mod model;
+pub mod proto;

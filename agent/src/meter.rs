@@ -1,0 +1,89 @@
+//! The ledger: seen = delivered + filtered + lost, and the agent's own counters. Each has one place where it is
+//! incremented.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter of `weir_messages_total`: a stage and a reason. The unit of kernel stages is a TCP segment with payload on
+/// a watched connection, the unit of agent stages is a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Count {
+    /// A record was refused by the decoder (wrong length or kind).
+    LostUndecodable,
+    /// A call of a connection whose announcement was lost.
+    LostUnannounced,
+    /// A segment too far ahead of its stream to be kept until the hole is filled.
+    LostReorder,
+    /// Calls of the agent's own connections.
+    FilteredSelf,
+    /// Calls of services that `select` leaves out.
+    FilteredSelect,
+    /// Calls dropped because the judging task was behind.
+    LostQueue,
+    /// Calls kept in the store.
+    Kept,
+    /// Calls that left the store because it is bounded.
+    Evicted,
+    /// Connections that were evicted because the table is bounded.
+    EvictedConnection,
+    /// Message heads that could not be told because bytes before them were not seen.
+    Skipped,
+    /// Malformed `traceparent` headers.
+    MalformedContext,
+}
+
+impl Count {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::LostUndecodable,
+        Self::LostUnannounced,
+        Self::LostReorder,
+        Self::FilteredSelf,
+        Self::FilteredSelect,
+        Self::LostQueue,
+        Self::Kept,
+        Self::Evicted,
+        Self::EvictedConnection,
+        Self::Skipped,
+        Self::MalformedContext,
+    ];
+
+    /// Stage and reason of the ledger.
+    #[must_use]
+    pub fn label(self) -> (&'static str, &'static str) {
+        match self {
+            Self::LostUndecodable => ("lost", "undecodable"),
+            Self::LostUnannounced => ("lost", "unannounced"),
+            Self::LostReorder => ("lost", "reorder"),
+            Self::FilteredSelf => ("filtered", "self"),
+            Self::FilteredSelect => ("filtered", "select"),
+            Self::LostQueue => ("lost", "queue_full"),
+            Self::Kept => ("kept", ""),
+            Self::Evicted => ("evicted", ""),
+            Self::EvictedConnection => ("lost", "connection_table_full"),
+            Self::Skipped => ("lost", "unseen_head"),
+            Self::MalformedContext => ("ignored", "malformed_traceparent"),
+        }
+    }
+}
+
+/// The agent's counters.
+#[derive(Debug, Default)]
+pub struct Meter {
+    counts: [AtomicU64; Count::ALL.len()],
+}
+
+impl Meter {
+    /// Adds to a counter.
+    pub fn add(&self, count: Count, n: u64) {
+        if let Some(counter) = self.counts.get(count as usize) {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads a counter.
+    #[must_use]
+    pub fn get(&self, count: Count) -> u64 {
+        self.counts.get(count as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+}

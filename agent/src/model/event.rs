@@ -1,0 +1,20 @@
+//! What the kernel half said, decoded and borrowed from the ring.
+
+use weir_common::record::{Bytes, Closed, Exec, Exit, Opened, Pair};
+
+/// One record of the ring.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A connection was established, or was seen for the first time.
+    Opened(&'a Opened),
+    /// A segment; the slice is what was kept of its payload.
+    Bytes(&'a Bytes, &'a [u8]),
+    /// A request's only segment and its response's first: kept payload of each.
+    Pair(&'a Pair, &'a [u8], &'a [u8]),
+    /// A connection ended.
+    Closed(&'a Closed),
+    /// A process replaced its image; the slice is its command line, NUL between arguments.
+    Exec(&'a Exec, &'a [u8]),
+    /// A process ended.
+    Exit(&'a Exit),
+}

@@ -1,0 +1,107 @@
+//! A call with everything that is known about it: the core noun.
+
+use std::sync::Arc;
+
+use super::{Call, Connection, Service, Thread};
+
+/// Side of the observer (OpenTelemetry span kind).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The observed process sent the request.
+    Client,
+    /// The observed process answered it.
+    Server,
+}
+
+impl Kind {
+    /// `client` or `server`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Trace identity (OpenTelemetry trace API).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Trace id.
+    pub trace: [u8; 16],
+    /// Span id.
+    pub span: [u8; 8],
+    /// Parent's span id, only where it is proven.
+    pub parent: Option<[u8; 8]>,
+}
+
+/// What enforcement said (CONTRACT `verdict`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No rule met it.
+    Allowed,
+    /// A rule in monitor mode met it.
+    WouldDrop {
+        /// `weir.block.id`.
+        rule: Arc<str>,
+        /// `weir.block.reason`.
+        reason: Arc<str>,
+    },
+    /// It was dropped.
+    Dropped {
+        /// `weir.block.id`.
+        rule: Arc<str>,
+        /// `weir.block.reason`.
+        reason: Arc<str>,
+    },
+}
+
+impl Verdict {
+    /// CONTRACT's word.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::WouldDrop { .. } => "would_drop",
+            Self::Dropped { .. } => "dropped",
+        }
+    }
+}
+
+/// One call, seen from one of its ends.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Trace identity.
+    pub ids: Ids,
+    /// Which end saw it.
+    pub kind: Kind,
+    /// What the wire showed.
+    pub call: Call,
+    /// Over what.
+    pub connection: Arc<Connection>,
+    /// Thread that sent this end's message: the caller's, or the one that answered.
+    pub by: Thread,
+    /// The observed process's service.
+    pub service: Arc<Service>,
+    /// The other end's service, where it is proven.
+    pub peer: Option<Arc<Service>>,
+    /// Start of the call, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// What enforcement said.
+    pub verdict: Verdict,
+}
+
+impl Exchange {
+    /// First request byte to last response byte (or to what ended the call), nanoseconds.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        let last = self.call.response.map_or(self.call.request.last_at, |response| response.last_at);
+        last.max(self.call.request.last_at).saturating_sub(self.call.request.first.at)
+    }
+
+    /// First request byte to first response byte, nanoseconds.
+    #[must_use]
+    pub fn time_to_first_byte_ns(&self) -> Option<u64> {
+        self.call.response.map(|response| response.first.at.saturating_sub(self.call.request.first.at))
+    }
+}

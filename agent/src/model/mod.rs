@@ -1,0 +1,13 @@
+//! The vocabulary: what a call is, who makes it, and over what connection.
+
+mod call;
+mod connection;
+mod event;
+mod exchange;
+mod service;
+
+pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, TraceContext, Version};
+pub use connection::{Connection, Role, Visibility};
+pub use event::Event;
+pub use exchange::{Exchange, Ids, Kind, Verdict};
+pub use service::{Evidence, Process, Service};

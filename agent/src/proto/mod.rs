@@ -1,0 +1,81 @@
+//! Protocol parsers: machines without a world. Bytes and gaps go in, calls come out; no I/O, no clock, no allocation
+//! beyond their stated bounds.
+
+use crate::model::{Call, Thread};
+
+/// Who sent a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The end that sends requests.
+    Client,
+    /// The end that answers them.
+    Server,
+}
+
+/// Bytes in order: each byte of a direction is fed once, as a chunk or as part of a [`Gap`].
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Who sent it.
+    pub side: Side,
+    /// When it passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: u64,
+    /// TCP sequence number of its first byte.
+    pub seq: u32,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Thread that sent it, where known.
+    pub by: Thread,
+}
+
+/// Bytes that passed and were not kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    /// Who sent them.
+    pub side: Side,
+    /// When the last of them passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: u64,
+    /// TCP sequence number of the first of them.
+    pub seq: u32,
+    /// How many.
+    pub len: u64,
+    /// Why: `None` when the kernel half counted them on purpose (body bytes beyond the window), else the ledger's reason.
+    pub lost: Option<&'static str>,
+}
+
+/// How a connection ended, from the call's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// This side said FIN: it sends no more. The other side may still send.
+    Fin(Side),
+    /// Reset, by this side where it is known.
+    Reset(Option<Side>),
+    /// The socket is gone.
+    Gone,
+    /// The agent stops, or the connection was evicted from its table.
+    Forgotten(&'static str),
+}
+
+/// What the parser wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes.
+    Continue,
+    /// These bytes are not of this protocol, or it ended by agreement (upgrade): feed no more.
+    Done(&'static str),
+}
+
+/// One connection's protocol machine.
+pub trait Parser: Send {
+    /// Takes bytes in order; appends each call that is whole.
+    fn feed(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step;
+    /// Takes bytes that were not kept.
+    fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) -> Step;
+    /// Takes an end; appends what it ends.
+    fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>);
+    /// Time passes: ends what only silence can end. `now` is `CLOCK_MONOTONIC` nanoseconds.
+    fn tick(&mut self, now: u64, out: &mut Vec<Call>);
+    /// Something waits for [`Parser::tick`] or is half done.
+    fn busy(&self) -> bool;
+    /// Messages (heads) that could not be told because bytes before them were not seen.
+    fn skipped(&self) -> u64;
+}

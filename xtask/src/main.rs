@@ -1,0 +1,3 @@
+//! Weir's own tasks.
+
+fn main() {}
