@@ -3,18 +3,32 @@
 use std::sync::Arc;
 
 /// Which rule gave a service its name, strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
+    /// A rule of the configuration.
+    Rule,
     /// `OTEL_SERVICE_NAME` in the process's environment.
     OtelServiceName,
     /// `service.name` of `OTEL_RESOURCE_ATTRIBUTES` in the process's environment.
     OtelResourceAttributes,
+    /// Its pod's annotation `resource.opentelemetry.io/service.name`.
+    PodAnnotation,
+    /// Its pod's label `app.kubernetes.io/instance` or `app.kubernetes.io/name`.
+    PodLabel,
+    /// The workload that owns its pod, or the pod itself where nothing owns it.
+    Workload,
+    /// The Kubernetes Service behind an address.
+    KubernetesService,
     /// The systemd unit of its cgroup.
     Unit,
+    /// The script, module, class or archive that its interpreter runs.
+    Script,
     /// Its executable's file name.
     Executable,
     /// Its `task_comm`, when the executable could not be read any more.
     Comm,
+    /// Only known by address, or by a name that the wire gave for it.
+    External,
     /// Nothing is known.
     Unknown,
 }
@@ -24,11 +38,18 @@ impl Evidence {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Rule => "rule",
             Self::OtelServiceName => "OTEL_SERVICE_NAME",
             Self::OtelResourceAttributes => "OTEL_RESOURCE_ATTRIBUTES",
+            Self::PodAnnotation => "pod annotation",
+            Self::PodLabel => "pod label",
+            Self::Workload => "workload",
+            Self::KubernetesService => "kubernetes service",
             Self::Unit => "systemd unit",
+            Self::Script => "script",
             Self::Executable => "executable",
             Self::Comm => "comm",
+            Self::External => "external",
             Self::Unknown => "unknown",
         }
     }
