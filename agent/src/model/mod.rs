@@ -4,6 +4,7 @@ mod call;
 mod connection;
 mod event;
 mod exchange;
+pub mod semconv;
 mod service;
 
 pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, TraceContext, Version};
