@@ -62,10 +62,15 @@ pub struct Opened {
     pub role: u8,
     /// A [`crate::conn::Framing`].
     pub framing: u8,
+    /// Bit per [`Way`]: `next` is valid.
+    pub known: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
+    /// TCP sequence number of the first payload byte of which records follow, by [`Way`]: without it nobody could tell
+    /// what comes first when a connection begins with reordered segments.
+    pub next: [u32; 2],
 }
-const _: () = assert!(size_of::<Opened>() == 128);
+const _: () = assert!(size_of::<Opened>() == 136);
 
 /// Direction of a segment, seen from the observed socket.
 #[repr(transparent)]

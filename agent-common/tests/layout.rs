@@ -9,7 +9,7 @@ fn sizes_have_no_padding() {
     assert_eq!(size_of::<conn::Ends>(), 16 + 16 + 2 + 2 + 2 + 2);
     assert_eq!(size_of::<record::Head>(), 2 + 2 + 4 + 8 + 8);
     assert_eq!(size_of::<record::Segment>(), 8 + 4 + 4 + 4 + 1 + 1 + 2);
-    assert_eq!(size_of::<record::Opened>(), 24 + 40 + 40 + 8 + 8 + 1 + 1 + 6);
+    assert_eq!(size_of::<record::Opened>(), 24 + 40 + 40 + 8 + 8 + 1 + 1 + 1 + 5 + 8);
     assert_eq!(size_of::<record::Closed>(), 24 + 40 + 40 + 16 + 4 + 4);
     assert_eq!(size_of::<knob::Offsets>(), 8 * 4);
 }
@@ -21,6 +21,7 @@ fn offsets_stay() {
     assert_eq!(offset_of!(record::Bytes, segment), 24);
     assert_eq!(offset_of!(record::Pair, response), 48);
     assert_eq!(offset_of!(record::Opened, owner), 64);
+    assert_eq!(offset_of!(record::Opened, next), 128);
     assert_eq!(offset_of!(record::Closed, bytes), 104);
     assert_eq!(offset_of!(record::Exec, args), 72);
 }

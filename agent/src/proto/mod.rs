@@ -79,3 +79,29 @@ pub trait Parser: Send {
     /// Messages (heads) that could not be told because bytes before them were not seen.
     fn skipped(&self) -> u64;
 }
+
+/// What a protocol says of a connection's first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guess {
+    /// They are its own: its parser is opened and fed from the first byte.
+    Yes,
+    /// They can't be its own.
+    No,
+    /// Too few to say.
+    More,
+}
+
+/// A protocol that Weir reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol {
+    /// semconv `network.protocol.name`.
+    pub name: &'static str,
+    /// Looks at the first bytes of each side, client's first; a side that has not spoken is empty. Must be certain
+    /// when it says yes to one side alone: this also tells the sides apart where the role is not known.
+    pub guess: fn(client: &[u8], server: &[u8]) -> Guess,
+    /// Makes a machine for one connection.
+    pub open: fn() -> Box<dyn Parser>,
+}
+
+/// Every protocol that Weir reads, in the order in which they are asked.
+pub const PROTOCOLS: &[Protocol] = &[];
