@@ -5,7 +5,9 @@
 //! judgement (`graph`, `catalog`, `policy`, `detect`, `redact`, `recent`), doors (`export`, `control`),
 //! wiring (`config`, `app`), faces (`cli`, `tui`).
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod meter;
 pub mod model;
 pub mod proto;

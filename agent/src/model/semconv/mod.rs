@@ -260,14 +260,12 @@ pub fn error_type(exchange: &Exchange) -> Option<&'static str> {
         Kind::Client => 400,
         Kind::Server => 500,
     };
-    http.status
-        .filter(|status| *status >= least)
-        .and_then(status_text)
-        .or(exchange.call.error)
-        .or(match exchange.call.end {
+    http.status.filter(|status| *status >= least).and_then(status_text).or(exchange.call.error).or(
+        match exchange.call.end {
             End::ClientAborted | End::ServerAborted | End::Reset => Some(exchange.call.end.as_str()),
             End::Complete | End::Upgraded | End::Lost(_) | End::InFlight => None,
-        })
+        },
+    )
 }
 
 /// Whether the span's status is `ERROR`.

@@ -113,11 +113,8 @@ fn a_client_call_that_privacy_and_the_wire_left_little_of() {
     call.call.error = Some("connection_reset");
     call.call.truncated = true;
     call.verdict = Verdict::WouldDrop { rule: Arc::from("7"), reason: Arc::from("scan") };
-    call.peer = Some(Arc::new(Service {
-        name: Arc::from("pot"),
-        namespace: Some(Arc::from("kitchen")),
-        ..Service::unknown()
-    }));
+    call.peer =
+        Some(Arc::new(Service { name: Arc::from("pot"), namespace: Some(Arc::from("kitchen")), ..Service::unknown() }));
     assert_eq!(
         told(&call),
         [

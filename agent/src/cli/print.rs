@@ -1,0 +1,22 @@
+//! What stdout is: its width and whether it takes colours.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Whether an error is nothing but a reader that has seen enough (`weir calls | head`).
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes text to stdout.
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a JSON document: indented on a terminal, one line otherwise.
+pub(super) fn document(value: &serde_json::Value) -> anyhow::Result<()> {
+    let text_of = if io::stdout().is_terminal() { serde_json::to_string_pretty } else { serde_json::to_string };
+    text(&(text_of(value)? + "\n"))
+}

@@ -1,0 +1,400 @@
+//! The configuration as written: every key with its default. The comments here are the reference that users read
+//! (`weir config schema`).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Size, Time};
+
+/// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
+/// given as environment variable `WEIR_SECTION__KEY` or as `--set section.key=value`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Written {
+    /// What the agent says about itself.
+    pub log: Log,
+    /// What may leave the process.
+    pub privacy: Privacy,
+    /// The control socket.
+    pub control: Control,
+    /// Prometheus metrics and health.
+    pub prometheus: Prometheus,
+    /// Export by the OpenTelemetry protocol.
+    pub otlp: Otlp,
+    /// Recent calls that are kept on this node.
+    pub recent: Recent,
+    /// The kernel half.
+    pub kernel: Kernel,
+    /// Putting connections and calls together.
+    pub flow: Flow,
+    /// Who a process is.
+    pub identity: Identity,
+    /// Names of endpoints.
+    pub routes: Routes,
+    /// TLS.
+    pub tls: Tls,
+    /// Traces.
+    pub traces: Traces,
+    /// Drop decisions.
+    pub enforce: Enforce,
+    /// Which calls are watched. Empty: all of the node. A call is watched when a rule meets it and no rule with
+    /// `exclude` does; a rule meets a call when all that it says is true of it.
+    pub select: Vec<SelectRule>,
+}
+
+/// What the agent says about itself.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Least level that is written to stderr: `error`, `warn`, `info`, `debug`, `trace`, or directives by module as
+    /// `warn,weir::export=debug`.
+    pub level: String,
+}
+
+/// How much of a call may be kept and exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Method, route template, status, sizes, times, peers. No path, query, header value or body.
+    Strict,
+    /// As strict, and the path, and the query keys of `privacy.query`.
+    Standard,
+    /// As standard, and bounded windows of bodies, classified in memory and never exported.
+    Inspect,
+}
+
+/// What may leave the process.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Privacy {
+    /// `strict`, `standard` or `inspect`.
+    pub level: Level,
+    /// Query keys whose values are shown at level `standard` and above; the values of all others are left out.
+    pub query: Vec<String>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Path of the unix socket that `weir calls` and the other verbs talk to; its folder is made where missing.
+    pub socket: String,
+}
+
+/// Prometheus metrics and health.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Prometheus {
+    /// Address and port of `/metrics`, `/healthz` and `/readyz`; `off`: none.
+    pub listen: String,
+}
+
+/// The OpenTelemetry protocol's carriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Protocol {
+    /// gRPC, by custom at port 4317.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// HTTP with protobuf bodies, by custom at port 4318.
+    #[serde(rename = "http/protobuf", alias = "http")]
+    Http,
+}
+
+/// Compression of exported data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// gzip.
+    Gzip,
+    /// None.
+    None,
+}
+
+/// Export by the OpenTelemetry protocol. The standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`,
+/// `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, and `OTEL_RESOURCE_ATTRIBUTES`,
+/// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` fill the keys that are not given otherwise.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Otlp {
+    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported.
+    pub endpoint: String,
+    /// `grpc` or `http/protobuf`.
+    pub protocol: Protocol,
+    /// Headers of every request, for instance `authorization`. Their values are never shown.
+    pub headers: BTreeMap<String, String>,
+    /// `gzip` or `none`.
+    pub compression: Compression,
+    /// A request that takes longer is given up and tried again.
+    pub timeout: Time,
+    /// How often metrics are exported.
+    pub interval: Time,
+    /// Memory for data that waits for the endpoint; beyond it the newest are dropped and counted.
+    pub queue: Size,
+    /// File with the certificates (PEM) that an `https` endpoint must be signed by. Empty: the system's.
+    pub certificate: String,
+    /// File with this client's certificate (PEM). Empty: none.
+    pub client_certificate: String,
+    /// File with the key (PEM) of `client_certificate`.
+    pub client_key: String,
+    /// Whether spans are exported.
+    pub traces: bool,
+    /// Whether metrics are exported.
+    pub metrics: bool,
+    /// Attributes added to every Resource, for instance `deployment.environment.name`.
+    pub resource: BTreeMap<String, String>,
+}
+
+/// Recent calls that are kept on this node.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recent {
+    /// Memory for recent calls; the oldest leave first.
+    pub memory: Size,
+    /// Recent calls on disk.
+    pub disk: Disk,
+}
+
+/// Recent calls on disk.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disk {
+    /// File of the store. Empty: calls are kept in memory only.
+    pub path: String,
+    /// Bytes of calls kept on disk; the oldest leave first.
+    pub size: Size,
+}
+
+/// The kernel half.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kernel {
+    /// Size of the ring between kernel and agent, 64KiB to 1GiB; rounded up to a power of two.
+    pub ring: Size,
+    /// Bytes kept of the start of each message, 64B to 4096B.
+    pub window: Size,
+    /// Root of cgroup v2 to attach to; `auto`: the one that is mounted, or a private mount of it.
+    pub cgroup: String,
+}
+
+/// Putting connections and calls together.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flow {
+    /// Threads that follow connections; 0: by the number of processors, at most 4.
+    pub workers: u16,
+    /// Connections followed at once; beyond it the one that was quiet for longest is let go, and counted.
+    pub connections: u32,
+    /// A request without an answer is told as lost after this time.
+    pub timeout: Time,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// Names of services by rule; the first that meets a process wins over everything found otherwise. `*` in a rule
+    /// stands for any text.
+    pub names: Vec<NameRule>,
+}
+
+/// A rule that names a service. It meets a process when all that it says is true of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameRule {
+    /// File name of the executable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// Command line, arguments separated by spaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// systemd unit, for instance `shop.service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// cgroup path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// `service.name` of what the rule meets.
+    pub name: String,
+    /// `service.namespace` of what the rule meets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Names of endpoints.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Routes {
+    /// Known templates, for instance `/orders/{id}`: a path that fits one is shown under it. Other paths get a
+    /// template by their shape.
+    pub templates: Vec<String>,
+    /// Templates kept for each service; further ones are shown as one.
+    pub limit: u32,
+}
+
+/// How TLS plaintext is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// The cheapest way that works.
+    Auto,
+    /// Where the library hands it over, a probe for each call.
+    Data,
+    /// On the wire, with the keys of the handshake.
+    Handshake,
+    /// Not at all: TLS connections are opaque.
+    Off,
+}
+
+/// TLS.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// `auto`, `data`, `handshake` or `off`.
+    pub mode: TlsMode,
+}
+
+/// Traces.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// Whether calls that a process makes while it answers another are told as its children.
+    pub chains: bool,
+    /// Share of traces that are exported as spans, 0 to 1, the same ones on every node. Metrics count all calls.
+    pub sample: f64,
+}
+
+/// What becomes of a call that a drop rule meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It passes, and is counted and shown.
+    Monitor,
+    /// It is dropped.
+    Enforce,
+}
+
+/// Drop decisions.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Enforce {
+    /// `monitor` or `enforce`.
+    pub mode: Mode,
+}
+
+/// A rule of `select`. `*` stands for any text.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelectRule {
+    /// `service.name` of the observed process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// `service.namespace` of the observed process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// systemd unit of the observed process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// cgroup path of the observed process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// TCP port of the server's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// What the rule meets is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclude: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self { level: Level::Strict, query: Vec::new() }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { socket: "/run/weir/control.sock".into() }
+    }
+}
+
+impl Default for Prometheus {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".into() }
+    }
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            protocol: Protocol::Grpc,
+            headers: BTreeMap::new(),
+            compression: Compression::Gzip,
+            timeout: Time(Duration::from_secs(10)),
+            interval: Time(Duration::from_mins(1)),
+            queue: Size(16 << 20),
+            certificate: String::new(),
+            client_certificate: String::new(),
+            client_key: String::new(),
+            traces: true,
+            metrics: true,
+            resource: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { memory: Size(64 << 20), disk: Disk::default() }
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { path: String::new(), size: Size(1 << 30) }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { ring: Size(16 << 20), window: Size(512), cgroup: "auto".into() }
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { workers: 0, connections: 65_536, timeout: Time(Duration::from_mins(5)) }
+    }
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { templates: Vec::new(), limit: 200 }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { mode: TlsMode::Auto }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { chains: true, sample: 1.0 }
+    }
+}
+
+impl Default for Enforce {
+    fn default() -> Self {
+        Self { mode: Mode::Monitor }
+    }
+}
