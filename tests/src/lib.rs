@@ -1,1 +1,15 @@
-//! Tests against the real kernel and real peers.
+//! What the tests on the real kernel share: the agent under test, real peers, and the truth to compare with.
+//!
+//! Everything is a black box: the `weir` binary is started as its user would start it and asked through its own
+//! doors; the truth comes from the applications' side (their logs, their counters, the bytes on their sockets).
+
+pub mod agent;
+pub mod call;
+pub mod ledger;
+pub mod netns;
+pub mod peers;
+pub mod place;
+pub mod process;
+pub mod truth;
+pub mod wait;
+pub mod wire;

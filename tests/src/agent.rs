@@ -1,0 +1,265 @@
+//! The agent under test, started as its user would start it and asked through its own doors.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::call::Call;
+use crate::ledger::{Ledger, Page};
+use crate::place::{self, Scratch};
+use crate::process::{self, Process, Said};
+use crate::wait;
+
+/// Until the agent must be ready, or have ended.
+const START: Duration = Duration::from_secs(10);
+/// Until what passed on the wire must be shown.
+const SHOW: Duration = Duration::from_secs(15);
+/// How long nothing may be added before a count is called final.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// A node has one agent: whoever holds this may start it.
+#[derive(Debug)]
+struct Node(File);
+
+impl Node {
+    fn take() -> Result<Self> {
+        let path = std::env::temp_dir().join("weir-tests.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The lock goes with the file in any case.
+        drop(self.0.unlock());
+    }
+}
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    settings: Vec<String>,
+    metrics: SocketAddr,
+    scratch: Scratch,
+    _node: Node,
+}
+
+impl Agent {
+    /// Starts it with `--set` for each of `settings` (`privacy.level=standard`), waits until it is ready.
+    pub fn start(settings: &[&str]) -> Result<Self> {
+        let node = Node::take()?;
+        let scratch = Scratch::new("agent")?;
+        let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, place::free_port()?));
+        let mut all = vec![
+            format!("control.socket={}", scratch.join("control.sock").display()),
+            format!("prometheus.listen={metrics}"),
+            "recent.memory=1GiB".to_owned(),
+        ];
+        all.extend(settings.iter().map(|&setting| setting.to_owned()));
+        let process = launch(&all, &scratch)?;
+        let mut agent = Self { process, settings: all, metrics, scratch, _node: node };
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        wait::until(START, "a ready agent", || {
+            if let Some(status) = self.process.ended()? {
+                bail!("the agent ended with {status}:\n{}", self.process.output()?);
+            }
+            Ok(self.get("/readyz").ok().filter(|(status, _)| *status == 200).map(drop))
+        })
+        .with_context(|| self.process.output().unwrap_or_default())
+    }
+
+    /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
+    pub fn again(&mut self) -> Result<()> {
+        ensure!(self.process.ended()?.is_some(), "the agent still runs");
+        self.process = launch(&self.settings, &self.scratch)?;
+        self.wait_ready()
+    }
+
+    /// `SIGKILL`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// `SIGTERM`; it must end with 0 within 5 s and must have logged no error.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_secs(5))?;
+        ensure!(status.success(), "the agent ended with {status}:\n{}", self.process.output()?);
+        self.no_errors()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> Result<String> {
+        self.process.output()
+    }
+
+    /// Its own folder: control socket, what a test puts there.
+    #[must_use]
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.join("control.sock")
+    }
+
+    /// Address of its Prometheus page.
+    #[must_use]
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Its log has no line at error level.
+    pub fn no_errors(&self) -> Result<()> {
+        let log = self.log()?;
+        let errors: Vec<&str> =
+            log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")).collect();
+        ensure!(errors.is_empty(), "the agent logged errors:\n{}", errors.join("\n"));
+        Ok(())
+    }
+
+    /// `weir ARGS` against this agent.
+    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+        process::say(command(&self.socket())?.args(arguments), SHOW)
+    }
+
+    /// `weir ARGS --json` of one document.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let said = self.say(&[arguments, &["--json"]].concat())?;
+        ensure!(said.code == 0, "weir {arguments:?} ended with {}: {}", said.code, said.err);
+        serde_json::from_str(&said.out).with_context(|| format!("weir {arguments:?} said {}", said.out))
+    }
+
+    /// `weir ARGS --json` of a document a line.
+    pub fn lines(&self, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+        let said = self.say(&[arguments, &["--json"]].concat())?;
+        ensure!(said.code == 0, "weir {arguments:?} ended with {}: {}", said.code, said.err);
+        said.out.lines().map(|line| serde_json::from_str(line).with_context(|| format!("the line {line}"))).collect()
+    }
+
+    /// All calls kept now whose server's end has one of `ports`, oldest first per connection.
+    pub fn calls_now(&self, ports: &[u16]) -> Result<Vec<Call>> {
+        let mut child = command(&self.socket())?
+            .args(["calls", "--last", "10000000", "--json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::with_capacity(1 << 18, child.stdout.take().context("no output")?);
+        let mut calls = Vec::new();
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let call: Call = serde_json::from_slice(&line)
+                .with_context(|| format!("the line {}", String::from_utf8_lossy(&line)))?;
+            if ports.contains(&call.server().port()) {
+                calls.push(call);
+            }
+            line.clear();
+        }
+        let status = child.wait()?;
+        ensure!(status.success(), "weir calls ended with {status}");
+        calls.sort_by(|a, b| (a.connection.cookie, &a.start).cmp(&(b.connection.cookie, &b.start)));
+        Ok(calls)
+    }
+
+    /// The calls to `ports`, once there are `expected` of them and no more come; after a limit whatever is there, for
+    /// the caller's comparison to name what is missing.
+    pub fn calls(&self, ports: &[u16], expected: usize) -> Result<Vec<Call>> {
+        let reached = wait::until(SHOW, "all calls", || {
+            // Counting first is cheap: the page says how many calls there are at all.
+            let total = self.page()?.sum("weir_calls_total", &[]);
+            if total < expected as f64 {
+                return Ok(None);
+            }
+            Ok(Some(self.calls_now(ports)?).filter(|calls| calls.len() >= expected))
+        });
+        drop(reached);
+        std::thread::sleep(QUIET);
+        self.calls_now(ports)
+    }
+
+    /// `GET` on the Prometheus listener: status and body.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// The Prometheus page.
+    pub fn page(&self) -> Result<Page> {
+        let (status, body) = self.get("/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}");
+        Page::parse(&body)
+    }
+
+    /// The ledger, once it is balanced (what is between two stages settles within moments).
+    pub fn ledger(&self) -> Result<Ledger> {
+        let mut last = None;
+        let balanced = wait::until(Duration::from_secs(3), "a balanced ledger", || {
+            let ledger = Ledger::read(&self.page()?)?;
+            last = Some(ledger.clone());
+            Ok(Some(ledger).filter(Ledger::balanced))
+        });
+        balanced.with_context(|| format!("{last:?}"))
+    }
+
+    /// What every case ends with: ledger balanced, nothing lost, no error logged, a clean stop.
+    pub fn finish(mut self) -> Result<()> {
+        let ledger = self.ledger()?;
+        ensure!(ledger.lost() == 0, "lost: {:?}", ledger.lost);
+        self.stop()
+    }
+
+    /// Resident memory now, bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+/// The command `weir` that speaks to the agent at `socket`.
+pub fn command(socket: &Path) -> Result<Command> {
+    let mut command = Command::new(place::weir()?);
+    command.env("WEIR_CONTROL__SOCKET", socket).env("NO_COLOR", "1");
+    Ok(command)
+}
+
+fn launch(settings: &[String], scratch: &Scratch) -> Result<Process> {
+    let mut command = Command::new(place::weir()?);
+    command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    Process::start(command, "weir", scratch)
+}

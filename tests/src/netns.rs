@@ -1,0 +1,115 @@
+//! Network namespaces with their cables and rules, removed when dropped.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::place;
+use crate::process;
+
+/// Longest that a command of network set-up may take.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// A network namespace with its loopback up.
+#[derive(Debug)]
+pub struct NetNs {
+    name: String,
+}
+
+impl NetNs {
+    /// Makes one; `role` is part of its name.
+    pub fn new(role: &str) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("weir-{role}-{}-{serial}", std::process::id());
+        ip(&format!("netns add {name}"))?;
+        let made = Self { name };
+        made.ip("link set lo up")?;
+        Ok(made)
+    }
+
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new(place::program("ip")?);
+        command.args(["netns", "exec", &self.name]).arg(place::program(program)?);
+        Ok(command)
+    }
+
+    /// `ip ARGUMENTS` inside.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
+        ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    /// Runs a program inside to its end, which must be success; arguments are parted at spaces.
+    pub fn run(&self, program: &str, arguments: &str) -> Result<String> {
+        process::run(self.command(program)?.args(arguments.split(' ')), COMMAND)
+    }
+
+    /// Sets a kernel parameter inside (`net.ipv4.ip_forward`).
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.run("sysctl", &format!("-qw {name}={value}")).map(drop)
+    }
+
+    /// Loads nft rules inside.
+    pub fn rules(&self, rules: &str) -> Result<()> {
+        let mut command = self.command("nft")?;
+        command.arg(rules);
+        process::run(&mut command, COMMAND).map(drop)
+    }
+
+    /// Runs `act` on a thread that is inside; sockets made there stay inside for their life.
+    pub fn inside<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = File::open(&path).with_context(|| format!("opening {path}"))?;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+                act()
+            });
+            thread.join().map_err(|_| anyhow!("the thread inside a namespace failed"))?
+        })
+    }
+
+    /// Joins two namespaces by a cable: `first` gets `first_address` on `first_name`, and so on; addresses with prefix.
+    pub fn cable(first: (&Self, &str, &[&str]), second: (&Self, &str, &[&str])) -> Result<()> {
+        let (one, one_name, one_addresses) = first;
+        let (two, two_name, two_addresses) = second;
+        one.ip(&format!("link add name {one_name} type veth peer name {two_name} netns {}", two.name))?;
+        one.up(one_name, one_addresses)?;
+        two.up(two_name, two_addresses)
+    }
+
+    /// Gives an interface its addresses and brings it up.
+    pub fn up(&self, interface: &str, addresses: &[&str]) -> Result<()> {
+        for address in addresses {
+            // Without `nodad` an IPv6 address can't be used for the first second.
+            let tail = if address.contains(':') { " nodad" } else { "" };
+            self.ip(&format!("addr add {address} dev {interface}{tail}"))?;
+        }
+        self.ip(&format!("link set dev {interface} up"))
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&format!("netns del {}", self.name)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    process::run(Command::new(place::program("ip")?).args(arguments.split(' ')), COMMAND).map(drop)
+}

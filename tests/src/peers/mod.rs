@@ -1,0 +1,8 @@
+//! Real servers, clients and load tools, each with its own count of what it did.
+
+pub mod apache;
+pub mod foreign;
+pub mod load;
+pub mod nginx;
+pub mod proxy;
+pub mod runtime;

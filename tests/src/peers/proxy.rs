@@ -1,0 +1,142 @@
+//! Proxies in front of another server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::nginx::{Nginx, Setup};
+use crate::place::{self, Scratch};
+use crate::process::Process;
+use crate::wait;
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `HAProxy` in HTTP mode.
+    Haproxy,
+    /// `HAProxy` in TCP mode with splice in both directions.
+    Splice,
+    /// Envoy's HTTP connection manager.
+    Envoy,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    process: Process,
+    port: u16,
+    _scratch: Scratch,
+}
+
+impl Proxy {
+    /// Starts it in front of `upstream` on a free port of 127.0.0.1, waits until it listens.
+    pub fn start(kind: Kind, upstream: SocketAddr) -> Result<Self> {
+        let scratch = Scratch::new("proxy")?;
+        let port = place::free_port()?;
+        let command = match kind {
+            Kind::Haproxy => haproxy(&scratch, &http(port, upstream))?,
+            Kind::Splice => haproxy(&scratch, &splice(port, upstream))?,
+            Kind::Envoy => {
+                let path = scratch.write("envoy.yaml", envoy(port, upstream))?;
+                let mut command = Command::new(place::cached("venv/bin/envoy")?);
+                command.arg("-c").arg(path).args(["--concurrency", "2", "--disable-hot-restart", "-l", "warning"]);
+                command
+            }
+        };
+        let process = Process::start(command, "proxy", &scratch)?;
+        let proxy = Self { process, port, _scratch: scratch };
+        wait::listening(proxy.address(), Duration::from_secs(10))
+            .with_context(|| proxy.process.output().unwrap_or_default())?;
+        Ok(proxy)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// nginx as a proxy in front of `upstream`, keep-alive towards it.
+pub fn nginx(upstream: SocketAddr) -> Result<Nginx> {
+    Nginx::start(&Setup {
+        http: &format!("upstream behind {{ server {upstream}; keepalive 8; }}"),
+        server: "location / { proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection \"\"; }",
+        ..Setup::default()
+    })
+}
+
+fn haproxy(scratch: &Scratch, configuration: &str) -> Result<Command> {
+    let path = scratch.write("haproxy.cfg", configuration)?;
+    let mut command = Command::new(place::program("haproxy")?);
+    command.arg("-db").arg("-f").arg(path);
+    Ok(command)
+}
+
+const HAPROXY: &str =
+    "global\n  maxconn 4000\ndefaults\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n";
+
+fn http(port: u16, upstream: SocketAddr) -> String {
+    format!(
+        "{HAPROXY}  mode http\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s {upstream}\n"
+    )
+}
+
+fn splice(port: u16, upstream: SocketAddr) -> String {
+    format!(
+        "{HAPROXY}  mode tcp\n  option splice-request\n  option splice-response\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s {upstream}\n"
+    )
+}
+
+fn envoy(port: u16, upstream: SocketAddr) -> String {
+    let (address, behind) = (upstream.ip(), upstream.port());
+    format!(
+        "static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          generate_request_id: false
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: [\"*\"]
+              routes: [ {{ match: {{ prefix: / }}, route: {{ cluster: behind }} }} ]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+  clusters:
+  - name: behind
+    type: STATIC
+    load_assignment:
+      cluster_name: behind
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: \"{address}\", port_value: {behind} }} }} }}
+"
+    )
+}
