@@ -55,6 +55,18 @@ impl Way {
 /// # Errors
 /// One line for each way that was looked at, saying what it lacks.
 pub(crate) fn find() -> Result<Toolchain, String> {
+    let way = complete()?;
+    match find_linker() {
+        Some(linker) => Ok(Toolchain { way, linker }),
+        None => Err(format!("{}: complete, but bpf-linker is missing", way.name())),
+    }
+}
+
+/// The way whose compiler is complete, with or without the linker.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn complete() -> Result<Way, String> {
     let choice = env::var(CHOICE_VARIABLE).unwrap_or_default();
     let ways: &[Way] = match choice.as_str() {
         "" | "auto" => &[Way::Debian, Way::Nightly],
@@ -65,11 +77,7 @@ pub(crate) fn find() -> Result<Toolchain, String> {
     let mut reasons = Vec::new();
     for &way in ways {
         match way_lacks(way) {
-            None => {
-                return find_linker()
-                    .map(|linker| Toolchain { way, linker })
-                    .ok_or_else(|| format!("{}: complete, but bpf-linker is missing", way.name()));
-            }
+            None => return Ok(way),
             Some(reason) => reasons.push(format!("{}: {reason}", way.name())),
         }
     }

@@ -1,0 +1,137 @@
+//! `cargo xtask run`: from a checkout to live lines of real calls.
+
+use std::{
+    env, fs,
+    io::IsTerminal as _,
+    os::unix::process::{CommandExt as _, parent_id},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    demo, repo,
+    setup::{self, Stage},
+    shell,
+};
+
+/// How long to wait for a first call before saying how to make one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the agent may take to answer before the watcher gives up; the agent has said why by then.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Also make a little traffic: a server and a client on loopback, two requests a second
+    #[arg(long)]
+    demo_traffic: bool,
+    /// Handed to `weir run`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    weir: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct WatchArguments {
+    /// Milliseconds that the start took so far
+    #[arg(long)]
+    spent: u64,
+    /// Milliseconds since the checkout was made, on its first run
+    #[arg(long)]
+    clone_age: Option<u64>,
+    #[arg(long)]
+    demo_traffic: bool,
+}
+
+/// Builds, then becomes the agent, so that its signals and its exit code are its own.
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    let begin = Instant::now();
+    let clone_age = if repo::weir().exists() { None } else { clone_age() };
+    setup::prepare(Stage::Run)?;
+    build()?;
+    let weir = repo::weir();
+    let mut watcher = Command::new(env::current_exe().context("finding this program")?);
+    watcher.arg("watch").arg("--spent").arg(begin.elapsed().as_millis().to_string());
+    if let Some(age) = clone_age {
+        watcher.arg("--clone-age").arg((age + begin.elapsed()).as_millis().to_string());
+    }
+    if arguments.demo_traffic {
+        watcher.arg("--demo-traffic");
+    }
+    let mut agent = if shell::is_root() {
+        Command::new(&weir)
+    } else {
+        if !std::io::stdin().is_terminal() {
+            bail!("watching a node needs root. Type as root: {} run --output live", weir.display());
+        }
+        eprintln!("run: watching a node needs root: sudo {} run --output live", weir.display());
+        let mut agent = Command::new("sudo");
+        agent.arg(&weir);
+        agent
+    };
+    agent.args(["run", "--output", "live"]).args(&arguments.weir);
+    watcher.stdin(Stdio::null()).spawn().context("starting the watcher")?;
+    Err(agent.exec()).with_context(|| format!("starting {}", weir.display()))
+}
+
+/// Builds the release binary.
+pub(crate) fn build() -> Result<()> {
+    let begin = Instant::now();
+    shell::run(
+        Command::new("cargo").args(["build", "--quiet", "--release", "--package", "weir"]).current_dir(repo::root()),
+    )?;
+    eprintln!("build: {} ({:.1} s)", repo::weir().display(), begin.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// How old the checkout is, where the file system tells.
+fn clone_age() -> Option<Duration> {
+    let created = fs::metadata(repo::root().join(".git")).ok()?.created().ok()?;
+    SystemTime::now().duration_since(created).ok()
+}
+
+/// Runs beside the agent: says when it answers, and how to make a call when there is none.
+pub(crate) fn watch(arguments: &WatchArguments) -> Result<()> {
+    let begin = Instant::now();
+    let agent = parent_id();
+    while !answers(&["stats", "--json"]) {
+        if begin.elapsed() > START_LIMIT || parent_id() != agent {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let passed = |before: u64| (Duration::from_millis(before) + begin.elapsed()).as_secs_f32();
+    eprintln!("run: ready {:.1} s after the start", passed(arguments.spent));
+    if let Some(age) = arguments.clone_age {
+        eprintln!("run: ready {:.1} s after the clone", passed(age));
+    }
+    if arguments.demo_traffic {
+        return demo::run(|| parent_id() == agent);
+    }
+    let ready = Instant::now();
+    while ready.elapsed() < PATIENCE && parent_id() == agent {
+        if has_call() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    if parent_id() == agent {
+        eprintln!(
+            "run: no HTTP call on this machine yet. Make one, in another terminal:\n  \
+             python3 -m http.server 8000 & sleep 1; curl http://127.0.0.1:8000/\n\
+             run: or start again with: cargo xtask run --demo-traffic"
+        );
+    }
+    Ok(())
+}
+
+fn answers(arguments: &[&str]) -> bool {
+    shell::output(Command::new(repo::weir()).args(arguments)).is_ok()
+}
+
+fn has_call() -> bool {
+    shell::output(Command::new(repo::weir()).args(["calls", "--last", "1", "--json"]))
+        .is_ok_and(|text| !text.trim().is_empty())
+}

@@ -1,0 +1,232 @@
+//! `cargo xtask test`: the suites in order, a closing line of each, and a table at the end.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, IsTerminal as _},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    lint, repo, run,
+    setup::{self, Stage},
+    shell,
+};
+
+/// The order of the suites that are known; others follow by name. What fails fast comes first.
+const ORDER: &[&str] = &["lint", "unit", "programs", "capture", "otlp", "prometheus", "cli"];
+
+/// Suites that need neither root nor peers.
+const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Suites to run; none: all. `lint`, `unit`, or a file of tests/tests
+    suites: Vec<String>,
+    /// Handed to the suite's test runner: names, `--nocapture`, `--ignored`
+    #[arg(last = true)]
+    runner: Vec<String>,
+}
+
+/// How a suite ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Marked `#[ignore]` with their reason.
+    pub(crate) skipped: u64,
+    /// The runner said so, or never got to say how many failed.
+    pub(crate) broken: Option<String>,
+}
+
+impl Outcome {
+    fn is_good(&self) -> bool {
+        self.broken.is_none() && self.failed == 0 && self.passed > 0
+    }
+
+    fn line(&self) -> String {
+        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        format!("{} passed, {} failed{skipped}", self.passed, self.failed)
+    }
+}
+
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    let all = all()?;
+    let wanted: Vec<&str> = if arguments.suites.is_empty() {
+        all.iter().map(String::as_str).collect()
+    } else {
+        arguments.suites.iter().map(String::as_str).collect()
+    };
+    if let Some(unknown) = wanted.iter().find(|name| !all.iter().any(|known| known == *name)) {
+        bail!("no suite named {unknown}; there are {}", all.join(", "));
+    }
+    let begin = Instant::now();
+    let needs_peers = wanted.iter().any(|name| !WITHOUT_PEERS.contains(name));
+    if needs_peers && !shell::is_root() {
+        bail!("tests on the real kernel need root; without: cargo xtask test {}", WITHOUT_PEERS.join(" "));
+    }
+    setup::prepare(if needs_peers { Stage::Test } else { Stage::Run })?;
+    if needs_peers {
+        run::build()?;
+    }
+    let mut rows: Vec<(&str, Outcome, Duration)> = Vec::new();
+    for &name in &wanted {
+        eprintln!("\n== {name}");
+        let begin = Instant::now();
+        let outcome = suite(name, &arguments.runner)
+            .unwrap_or_else(|error| Outcome { broken: Some(format!("{error:#}")), ..Outcome::default() });
+        println!("{name}: {}", outcome.line());
+        rows.push((name, outcome, begin.elapsed()));
+    }
+    report(&rows, begin.elapsed())
+}
+
+/// The suites of this checkout in their order.
+fn all() -> Result<Vec<String>> {
+    let folder = repo::root().join("tests/tests");
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    if folder.exists() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "rs")
+                && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                found.insert(stem.to_owned());
+            }
+        }
+    }
+    Ok(in_order(found))
+}
+
+fn in_order(mut found: BTreeSet<String>) -> Vec<String> {
+    found.extend(WITHOUT_PEERS.iter().map(|name| (*name).to_owned()));
+    let known = ORDER.iter().filter_map(|name| found.take(*name)).collect::<Vec<_>>();
+    known.into_iter().chain(found).collect()
+}
+
+fn suite(name: &str, runner: &[String]) -> Result<Outcome> {
+    match name {
+        "lint" => Ok(lint::outcome()),
+        // In the profile that checks arithmetic for overflow.
+        "unit" => cargo_test(&["--workspace", "--exclude", "weir-ebpf", "--lib", "--bins", "--tests"], name, runner),
+        name => {
+            let mut runner = runner.to_vec();
+            runner.push(format!("--test-threads={}", threads(name)?));
+            cargo_test(&["--release", "--package", "weir-tests", "--test", name], name, &runner)
+        }
+    }
+}
+
+/// A suite runs its tests one by one, as most watch the whole node; one that does not says so in its head:
+/// `//! test-threads: 4`.
+fn threads(name: &str) -> Result<usize> {
+    let file = repo::root().join("tests/tests").join(name).with_extension("rs");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let Some(number) = text.lines().find_map(|line| line.strip_prefix("//! test-threads: ")) else { return Ok(1) };
+    number.trim().parse().with_context(|| format!("{}: test-threads: {number}", file.display()))
+}
+
+fn cargo_test(selection: &[&str], name: &str, runner: &[String]) -> Result<Outcome> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--quiet", "--no-fail-fast"]).args(selection);
+    if name == "unit" {
+        // Its integration targets are suites of their own.
+        command.args(["--exclude", "weir-tests"]);
+    }
+    command.arg("--").args(runner);
+    command.env("PATH", shell::path()).env("WEIR_BIN", repo::weir()).current_dir(repo::root());
+    if std::io::stdout().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let stdout = child.stdout.take().context("cargo test has no output")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("reading what cargo test prints")?;
+        println!("{line}");
+        count(&line, &mut outcome);
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    if !status.success() && outcome.failed == 0 {
+        outcome.broken = Some(format!("cargo test ended with {status}"));
+    } else if outcome.passed + outcome.failed == 0 {
+        outcome.broken = Some("no test ran".to_owned());
+    }
+    Ok(outcome)
+}
+
+/// Adds up `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
+fn count(line: &str, outcome: &mut Outcome) {
+    let Some((_, counts)) = line.split_once("test result: ") else { return };
+    for part in counts.split(['.', ';']) {
+        let mut words = part.split_whitespace();
+        if let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) {
+            match what {
+                "passed" => outcome.passed += number,
+                "failed" => outcome.failed += number,
+                "ignored" => outcome.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn report(rows: &[(&str, Outcome, Duration)], total: Duration) -> Result<()> {
+    println!("\n{:<16}{:>8}{:>8}{:>9}{:>10}", "suite", "passed", "failed", "skipped", "seconds");
+    let mut sum = Outcome::default();
+    for (name, outcome, time) in rows {
+        let reason = outcome.broken.as_deref().unwrap_or("");
+        println!(
+            "{name:<16}{:>8}{:>8}{:>9}{:>10.1}  {reason}",
+            outcome.passed,
+            outcome.failed,
+            outcome.skipped,
+            time.as_secs_f32()
+        );
+        sum.passed += outcome.passed;
+        sum.failed += outcome.failed;
+        sum.skipped += outcome.skipped;
+    }
+    println!("{} suites in {:.0} s", rows.len(), total.as_secs_f32());
+    println!("total: {}", sum.line());
+    let bad: Vec<&str> = rows.iter().filter(|(_, outcome, _)| !outcome.is_good()).map(|(name, ..)| *name).collect();
+    if !bad.is_empty() {
+        bail!("not passed: {}", bad.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, count, in_order};
+
+    #[test]
+    fn closing_lines_are_added_up_and_other_lines_are_not() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.02s",
+            "12 passed in a message of a test",
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+        ] {
+            count(line, &mut outcome);
+        }
+        assert_eq!(outcome, Outcome { passed: 14, failed: 3, skipped: 1, broken: None });
+    }
+
+    #[test]
+    fn a_suite_that_ran_nothing_is_not_good() {
+        assert!(!Outcome::default().is_good());
+        assert!(Outcome { passed: 1, ..Outcome::default() }.is_good());
+        assert!(!Outcome { passed: 1, failed: 1, ..Outcome::default() }.is_good());
+    }
+
+    #[test]
+    fn known_suites_keep_their_order_and_new_ones_follow() {
+        let found = ["zebra", "cli", "graph", "capture"].map(str::to_owned).into();
+        assert_eq!(in_order(found), ["lint", "unit", "capture", "cli", "graph", "zebra"]);
+    }
+}
