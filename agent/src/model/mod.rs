@@ -3,6 +3,8 @@
 mod call;
 mod connection;
 mod event;
+#[cfg(test)]
+pub(crate) mod example;
 mod exchange;
 pub mod semconv;
 mod service;

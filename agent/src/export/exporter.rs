@@ -1,0 +1,134 @@
+//! The OTLP exporter: spans in batches, metrics at an interval. Whatever the receiver does, what waits is bounded and
+//! the one who offers never waits.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::delivery::{Delivery, Payload, Stop};
+use super::ledger::{Ledger, Outcome};
+use super::otlp::{EndpointError, Sender, Signal};
+use super::queue::{LeftOut, Queue};
+use super::sample::Sampler;
+use super::settings::Settings;
+use super::spans;
+use crate::model::Exchange;
+
+/// A running exporter. Dropping it without [`Exporter::stop`] ends it at once; what waits is then lost uncounted.
+#[derive(Debug)]
+pub struct Exporter {
+    traces: Option<Arc<Queue>>,
+    sampler: Sampler,
+    ledger: Arc<Ledger>,
+    stop: watch::Sender<Option<Instant>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Exporter {
+    /// Starts the tasks of an exporter; must be called within a tokio runtime. Nothing is sent before there is
+    /// something to send, so an unreachable receiver is no error here.
+    pub fn start(settings: &Settings, ledger: Arc<Ledger>) -> Result<Self, EndpointError> {
+        let (stop, stopping) = watch::channel(None);
+        let sampler = Sampler::new(settings.sample);
+        let settings = Arc::new(settings.clone());
+        let delivery = |signal, endpoint| {
+            let sender = Sender::new(endpoint)?;
+            Ok(Delivery::new(signal, sender, settings.retry, Arc::clone(&ledger), stopping.clone()))
+        };
+        let mut tasks = Vec::new();
+        let mut traces = None;
+        if let Some(endpoint) = &settings.traces {
+            let delivery = delivery(Signal::Traces, endpoint)?;
+            let queue = Arc::new(Queue::new(settings.queue, settings.batch));
+            let state = sampler.trace_state();
+            tasks.push(tokio::spawn(batches(
+                Arc::clone(&queue),
+                Arc::clone(&settings),
+                state,
+                delivery,
+                stopping.clone(),
+            )));
+            traces = Some(queue);
+        }
+        Ok(Self { traces, sampler, ledger, stop, tasks: Mutex::new(tasks) })
+    }
+
+    /// Offers calls for export as spans. Never waits: what the queue has no room for is counted as `queue_full`.
+    pub fn offer(&self, calls: &[Arc<Exchange>]) {
+        let Some(queue) = &self.traces else { return };
+        let mut unsampled = 0;
+        let sampled = calls.iter().filter(|call| {
+            let kept = self.sampler.keeps(&call.ids.trace);
+            unsampled += u64::from(!kept);
+            kept
+        });
+        let (outcome, left_out) = match queue.offer(sampled) {
+            LeftOut::Full(n) => (Outcome::QueueFull, n),
+            LeftOut::Closed(n) => (Outcome::Stopped, n),
+        };
+        self.ledger.add(Signal::Traces, outcome, left_out);
+        self.ledger.add(Signal::Traces, Outcome::Unsampled, unsampled);
+    }
+
+    /// Sends what waits, for `flush` at most, and ends. What could not be delivered is counted as `stopped`.
+    /// What is offered afterwards is counted as `stopped`, too.
+    pub async fn stop(&self, flush: Duration) {
+        if let Some(queue) = &self.traces {
+            queue.close();
+        }
+        self.stop.send_replace(Some(Instant::now() + flush));
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "an OTLP export task ended early");
+            }
+        }
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}
+
+/// Takes batches from the queue and delivers several at a time, so that one slow answer does not hold up the rest.
+async fn batches(queue: Arc<Queue>, settings: Arc<Settings>, trace_state: String, delivery: Delivery, mut stop: Stop) {
+    let room = Arc::new(Semaphore::new(settings.in_flight.max(1)));
+    let mut under_way = JoinSet::new();
+    let trace_state: Arc<str> = trace_state.into();
+    let mut stopping = false;
+    loop {
+        if !stopping {
+            tokio::select! {
+                () = queue.ready() => {}
+                () = tokio::time::sleep(settings.delay) => {}
+                _ = stop.changed() => stopping = true,
+            }
+        }
+        // Room first, then the batch: what can't be sent yet stays in the queue, where it is bounded.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        while under_way.try_join_next().is_some() {}
+        let batch = queue.take();
+        if batch.is_empty() {
+            if stopping {
+                break;
+            }
+            continue;
+        }
+        let (settings, trace_state, delivery) = (Arc::clone(&settings), Arc::clone(&trace_state), delivery.clone());
+        under_way.spawn(async move {
+            let items = batch.len() as u64;
+            let body = spans::encode(&batch, &settings.node, &trace_state);
+            drop(batch);
+            delivery.deliver(Payload { body, items }).await;
+            drop(permit);
+        });
+    }
+    while under_way.join_next().await.is_some() {}
+}

@@ -1,0 +1,21 @@
+//! The doors to telemetry backends: OTLP.
+
+mod delivery;
+mod exporter;
+mod ledger;
+mod otlp;
+mod queue;
+mod resource;
+mod sample;
+mod settings;
+mod spans;
+mod wire;
+
+pub use exporter::Exporter;
+pub use ledger::{Ledger, Outcome};
+pub use otlp::{EndpointError, Protocol, Signal};
+pub use sample::Sampler;
+pub use settings::{Endpoint, Node, Retry, Settings, Temporality, Tls};
+
+#[cfg(test)]
+mod tests;
