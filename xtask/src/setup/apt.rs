@@ -54,15 +54,21 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         );
     }
     let quiet = Quiet::begin()?;
-    shell::run(Command::new("apt-get").args(["update", "-qq"]).env("DEBIAN_FRONTEND", "noninteractive"))?;
-    let result = shell::run(
-        Command::new("apt-get")
-            .args(["install", "-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"])
-            .args(&packages)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    );
+    let result = apt_get(&["update", "-qq"], &packages).and_then(|()| {
+        apt_get(&["install", "-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"], &packages)
+    });
     quiet.end(&packages);
     result
+}
+
+fn apt_get(arguments: &[&str], packages: &BTreeSet<&str>) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    // Another one that runs (unattended upgrades, at boot) is waited for.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    if arguments.contains(&"install") {
+        command.args(packages);
+    }
+    shell::run(&mut command)
 }
 
 /// Keeps newly installed services from starting, by the hook that Debian has for it.
