@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Place, Problem, Select,
     tree::Node,
-    written::{Compression, Level, Mode, NameRule, Protocol, TlsMode, Written},
+    written::{Compression, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
 
 /// A configuration that can be used as it is: all values are in range.
@@ -35,8 +35,8 @@ pub struct Settings {
     pub kernel: Kernel,
     /// Connections and calls.
     pub flow: Flow,
-    /// Names of services by rule, the first match wins.
-    pub names: Vec<NameRule>,
+    /// Who a process is.
+    pub identity: Identity,
     /// Endpoint names.
     pub routes: Routes,
     /// How TLS plaintext is read.
@@ -61,8 +61,13 @@ pub struct Privacy {
 /// OTLP export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otlp {
-    /// Absolute `http` or `https` URI with a host, without user information.
-    pub endpoint: hyper::Uri,
+    /// For all signals; the three endpoints are absolute `http` or `https` URLs with a host and without user
+    /// information, and at least one of them is there.
+    pub endpoint: Option<String>,
+    /// For spans instead, to be taken as it is.
+    pub traces_endpoint: Option<String>,
+    /// For metrics instead, to be taken as it is.
+    pub metrics_endpoint: Option<String>,
     /// Carrier.
     pub protocol: Protocol,
     /// Headers of every request, valid as names and values.
@@ -73,8 +78,8 @@ pub struct Otlp {
     pub timeout: Duration,
     /// Between two exports of metrics, at least 1 s.
     pub interval: Duration,
-    /// Bytes that may wait for the endpoint, at least 1 MiB.
-    pub queue: u64,
+    /// Spans that may wait for the endpoint, 512 to 1,048,576.
+    pub queue: u32,
     /// Certificates (PEM) to trust instead of the system's.
     pub certificate: Option<PathBuf>,
     /// Client certificate and key (PEM).
@@ -83,6 +88,8 @@ pub struct Otlp {
     pub traces: bool,
     /// Whether metrics are exported.
     pub metrics: bool,
+    /// What metrics count from.
+    pub temporality: Temporality,
     /// Attributes added to every Resource; none of `service.*`.
     pub resource: BTreeMap<String, String>,
 }
@@ -114,8 +121,17 @@ pub struct Flow {
     pub workers: u16,
     /// Connections followed at once, 64 to 16,777,216.
     pub connections: u32,
-    /// After which an unanswered request is told as lost, at least 1 s.
-    pub timeout: Duration,
+    /// Bytes of segments that wait for earlier ones, at least 64 KiB.
+    pub reorder: u64,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Processes remembered at once, 16 to 1,048,576.
+    pub processes: u32,
+    /// Names of services by rule, each with a condition and an effect; the first that fits wins.
+    pub rules: Vec<NameRule>,
 }
 
 /// Endpoint names.
@@ -157,7 +173,7 @@ pub(super) fn usable(
         recent: check.recent(written),
         kernel: check.kernel(written),
         flow: check.flow(written),
-        names: check.names(written),
+        identity: check.identity(written),
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),
@@ -180,6 +196,12 @@ impl Check<'_> {
     fn wrong(&mut self, key: &str, text: &str) {
         let place = self.place(key);
         self.problems.push(Problem { place, text: format!("`{key}`: {text}") });
+    }
+
+    /// A mistake in a list's item, counted from 0 here and from 1 in the text.
+    fn wrong_item(&mut self, key: &str, index: usize, text: &str) {
+        let place = self.place(&format!("{key}.{index}"));
+        self.problems.push(Problem { place, text: format!("`{key}`: rule {} {text}", index + 1) });
     }
 
     fn warn(&mut self, key: &str, text: &str) {
@@ -236,7 +258,7 @@ impl Check<'_> {
             self.wrong(
                 "otlp.resource",
                 &format!(
-                    "`{name}` is found for each observed process; leave it out, or name services by identity.names"
+                    "`{name}` is found for each observed process; leave it out, or name services by identity.rules"
                 ),
             );
         }
@@ -262,46 +284,50 @@ impl Check<'_> {
         if otlp.interval.0 < Duration::from_secs(1) {
             self.wrong("otlp.interval", "too short; write at least 1s");
         }
-        if otlp.queue.0 < 1 << 20 {
-            self.wrong("otlp.queue", "too small; write at least 1MiB");
-        }
-        let endpoint = self.endpoint(&otlp.endpoint)?;
+        self.range("otlp.queue", otlp.queue, 512, 1 << 20);
+        let endpoint = self.endpoint("otlp.endpoint", &otlp.endpoint);
+        let traces_endpoint = self.endpoint("otlp.traces_endpoint", &otlp.traces_endpoint);
+        let metrics_endpoint = self.endpoint("otlp.metrics_endpoint", &otlp.metrics_endpoint);
+        endpoint.as_ref().or(traces_endpoint.as_ref()).or(metrics_endpoint.as_ref())?;
         Some(Otlp {
             endpoint,
+            traces_endpoint,
+            metrics_endpoint,
             protocol: otlp.protocol,
             headers: otlp.headers.clone(),
             gzip: otlp.compression == Compression::Gzip,
             timeout: otlp.timeout.0,
             interval: otlp.interval.0,
-            queue: otlp.queue.0,
+            queue: otlp.queue,
             certificate,
             client,
             traces: otlp.traces,
             metrics: otlp.metrics,
+            temporality: otlp.temporality,
             resource: otlp.resource.clone(),
         })
     }
 
-    fn endpoint(&mut self, text: &str) -> Option<hyper::Uri> {
-        const KEY: &str = "otlp.endpoint";
+    fn endpoint(&mut self, key: &str, text: &str) -> Option<String> {
         if text.is_empty() {
             return None;
         }
         let remedy = "write http://HOST:4317 or https://HOST:4317";
-        let Ok(uri) = text.parse::<hyper::Uri>() else {
-            self.wrong(KEY, &format!("not a URI; {remedy}"));
+        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let Ok(uri) = url.parse::<hyper::Uri>() else {
+            self.wrong(key, &format!("not a URL; {remedy}"));
             return None;
         };
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            self.wrong(KEY, &format!("`{text}` has no scheme http or https; {remedy}"));
-            return None;
-        }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             // Not shown: it holds a password.
-            self.wrong(KEY, "has a user in it; credentials belong in otlp.headers");
+            self.wrong(key, "has a user in it; credentials belong in otlp.headers");
             return None;
         }
-        Some(uri)
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+            self.wrong(key, &format!("`{text}` is no http or https URL; {remedy}"));
+            return None;
+        }
+        Some(url)
     }
 
     fn recent(&mut self, written: &Written) -> Recent {
@@ -336,29 +362,34 @@ impl Check<'_> {
 
     fn flow(&mut self, written: &Written) -> Flow {
         let flow = &written.flow;
-        if flow.timeout.0 < Duration::from_secs(1) {
-            self.wrong("flow.timeout", "too short; write at least 1s");
+        if flow.reorder.0 < 64 << 10 {
+            self.wrong("flow.reorder", "too small; write at least 64KiB");
         }
         let workers = match self.range("flow.workers", flow.workers, 0, 64) {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(4) as u16),
             workers => workers,
         };
         let connections = self.range("flow.connections", flow.connections, 64, 1 << 24);
-        Flow { workers, connections, timeout: flow.timeout.0 }
+        Flow { workers, connections, reorder: flow.reorder.0 }
     }
 
-    fn names(&mut self, written: &Written) -> Vec<NameRule> {
-        for (n, rule) in written.identity.names.iter().enumerate() {
-            let text = if rule.name.is_empty() {
-                "has an empty name; write the service's name"
-            } else if [&rule.executable, &rule.command, &rule.unit, &rule.cgroup].iter().all(|part| part.is_none()) {
-                "meets every process; give it executable, command, unit or cgroup"
+    fn identity(&mut self, written: &Written) -> Identity {
+        let processes = self.range("identity.processes", written.identity.processes, 16, 1 << 20);
+        for (n, rule) in written.identity.rules.iter().enumerate() {
+            let conditions = [&rule.executable, &rule.command_line, &rule.unit, &rule.container];
+            let mut names = rule.name.iter().chain(&rule.namespace);
+            let text = if rule.port.is_none() && conditions.iter().all(|condition| condition.is_none()) {
+                "meets every process; give it executable, command_line, unit, container or port"
+            } else if rule.name.is_none() && rule.namespace.is_none() {
+                "names nothing; give it name or namespace"
+            } else if names.any(|name| name.is_empty() || name.len() > 255 || name.chars().any(char::is_control)) {
+                "has a name that can't be used; write 1 to 255 bytes without control characters"
             } else {
                 continue;
             };
-            self.wrong("identity.names", &format!("rule {} {text}", n + 1));
+            self.wrong_item("identity.rules", n, text);
         }
-        written.identity.names.clone()
+        Identity { processes, rules: written.identity.rules.clone() }
     }
 
     fn routes(&mut self, written: &Written) -> Routes {
@@ -391,7 +422,7 @@ impl Check<'_> {
     fn select(&mut self, written: &Written) -> Select {
         for (n, rule) in written.select.iter().enumerate() {
             if rule.port == Some(0) {
-                self.wrong("select", &format!("rule {}: port 0 meets nothing; write 1 to 65535", n + 1));
+                self.wrong_item("select", n, "meets nothing at port 0; write 1 to 65535");
             }
         }
         Select::new(written.select.clone())

@@ -42,6 +42,9 @@ pub(super) fn otel(
         if let Some(key) = name.strip_prefix("OTEL_EXPORTER_OTLP_") {
             match key {
                 "ENDPOINT" => put(&["endpoint"], text(value)),
+                "TRACES_ENDPOINT" => put(&["traces_endpoint"], text(value)),
+                "METRICS_ENDPOINT" => put(&["metrics_endpoint"], text(value)),
+                "METRICS_TEMPORALITY_PREFERENCE" => put(&["temporality"], text(&value.to_ascii_lowercase())),
                 "PROTOCOL" => put(&["protocol"], text(value)),
                 "COMPRESSION" => put(&["compression"], text(value)),
                 "TIMEOUT" => put(&["timeout"], text(&format!("{value}ms"))),
@@ -49,12 +52,13 @@ pub(super) fn otel(
                 "CLIENT_CERTIFICATE" => put(&["client_certificate"], text(value)),
                 "CLIENT_KEY" => put(&["client_key"], text(value)),
                 "HEADERS" => pairs(value, &place, problems, |key, node| put(&["headers", key], node)),
-                _ => warnings.push(Problem::new(&place, "is not read; one endpoint serves all signals, see `otlp`")),
+                _ => warnings.push(Problem::new(&place, "is not read; see `otlp` for what is")),
             }
             continue;
         }
         match name.as_str() {
             "OTEL_METRIC_EXPORT_INTERVAL" => put(&["interval"], text(&format!("{value}ms"))),
+            "OTEL_BSP_MAX_QUEUE_SIZE" => put(&["queue"], text(value)),
             "OTEL_TRACES_EXPORTER" if value == "none" => put(&["traces"], text("false")),
             "OTEL_METRICS_EXPORTER" if value == "none" => put(&["metrics"], text("false")),
             // `service.*` would name the observed services after the agent.

@@ -175,14 +175,19 @@ fn later_layers_win() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "9"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=not-this"),
         ("OTEL_TRACES_EXPORTER", "none"),
-        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://other:1"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "other:1"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1"),
     ];
-    let sets = ["otlp.compression=none", "otlp.resource.k8s.cluster.name=c1", "flow.timeout=1m"];
+    let sets = ["otlp.compression=none", "otlp.resource.k8s.cluster.name=c1", "otlp.interval=1m"];
     let loaded = load("layers", text, &variables, &sets).unwrap();
     let otlp = loaded.settings.otlp.unwrap();
-    assert_eq!(otlp.endpoint, "http://file:1");
+    assert_eq!(otlp.endpoint.as_deref(), Some("http://file:1"));
     assert_eq!(otlp.protocol, Protocol::Http);
     assert_eq!(otlp.timeout, Duration::from_secs(4));
+    assert_eq!((otlp.traces_endpoint.as_deref(), otlp.metrics_endpoint), (Some("http://other:1"), None));
+    assert_eq!((otlp.queue, otlp.temporality), (2048, Temporality::Delta));
     assert!(!otlp.gzip && !otlp.traces && otlp.metrics);
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
@@ -190,10 +195,10 @@ fn later_layers_win() {
     assert_eq!(pairs(&otlp.headers), ["a=from-file", "b=x y", "c=z%2"]);
     assert_eq!(pairs(&otlp.resource), ["deployment.environment.name=prod", "k8s.cluster.name=c1"]);
     assert!(!loaded.settings.select.is_everything());
-    assert_eq!(loaded.settings.flow.timeout, Duration::from_mins(1));
+    assert_eq!(otlp.interval, Duration::from_mins(1));
     assert_eq!(
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: is not read; one endpoint serves all signals, see `otlp`"]
+        ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT: is not read; see `otlp` for what is"]
     );
 }
 
@@ -268,4 +273,30 @@ fn the_schema_says_what_each_key_means() {
         .collect();
     assert_eq!(missing, Vec::<String>::new());
     assert!(text.contains("64MiB") && text.contains("/run/weir/control.sock"), "defaults are part of it");
+}
+
+#[test]
+fn rules_that_do_nothing_are_refused() {
+    let text = "\
+identity:
+  rules:
+    - {name: web}
+    - {port: 80}
+    - {unit: a.service, name: \"\"}
+    - {command_line: '*shop*', name: shop}
+select:
+  - port: 0
+routes:
+  templates: [orders]
+";
+    assert_eq!(
+        said("rules", text),
+        [
+            "bad.yaml:3:7: `identity.rules`: rule 1 meets every process; give it executable, command_line, unit, container or port",
+            "bad.yaml:4:7: `identity.rules`: rule 2 names nothing; give it name or namespace",
+            "bad.yaml:5:7: `identity.rules`: rule 3 has a name that can't be used; write 1 to 255 bytes without control characters",
+            "bad.yaml:8:5: `select`: rule 1 meets nothing at port 0; write 1 to 65535",
+            "bad.yaml:10:14: `routes.templates`: `orders` is not a path; begin it with /",
+        ]
+    );
 }

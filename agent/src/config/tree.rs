@@ -51,11 +51,12 @@ impl Node {
         Self { place, value: Value::Scalar { text: text.into(), quoted: true } }
     }
 
-    /// The value at a path of keys.
+    /// The value at a path of keys, and of indices from 0 in lists.
     pub(super) fn get<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
         path.into_iter().try_fold(self, |node, key| match &node.value {
             Value::Map(entries) => entries.iter().find(|entry| &*entry.key == key).map(|entry| &entry.node),
-            _ => None,
+            Value::List(items) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
+            Value::Null | Value::Scalar { .. } => None,
         })
     }
 

@@ -112,14 +112,28 @@ pub enum Compression {
     None,
 }
 
+/// What exported metrics count from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Temporality {
+    /// Since the series began.
+    Cumulative,
+    /// Since the last export.
+    Delta,
+}
+
 /// Export by the OpenTelemetry protocol. The standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`,
 /// `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, and `OTEL_RESOURCE_ATTRIBUTES`,
 /// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` fill the keys that are not given otherwise.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
-    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported.
+    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported, or only what the next two say.
     pub endpoint: String,
+    /// Where spans go instead, taken as it is: with `http/protobuf` the whole URL with its path.
+    pub traces_endpoint: String,
+    /// Where metrics go instead, taken as it is: with `http/protobuf` the whole URL with its path.
+    pub metrics_endpoint: String,
     /// `grpc` or `http/protobuf`.
     pub protocol: Protocol,
     /// Headers of every request, for instance `authorization`. Their values are never shown.
@@ -130,8 +144,8 @@ pub struct Otlp {
     pub timeout: Time,
     /// How often metrics are exported.
     pub interval: Time,
-    /// Memory for data that waits for the endpoint; beyond it the newest are dropped and counted.
-    pub queue: Size,
+    /// Spans that may wait for the endpoint; beyond it the newest are dropped and counted.
+    pub queue: u32,
     /// File with the certificates (PEM) that an `https` endpoint must be signed by. Empty: the system's.
     pub certificate: String,
     /// File with this client's certificate (PEM). Empty: none.
@@ -142,6 +156,8 @@ pub struct Otlp {
     pub traces: bool,
     /// Whether metrics are exported.
     pub metrics: bool,
+    /// What metrics count from: `cumulative` (since they began) or `delta` (since the last export).
+    pub temporality: Temporality,
     /// Attributes added to every Resource, for instance `deployment.environment.name`.
     pub resource: BTreeMap<String, String>,
 }
@@ -186,39 +202,45 @@ pub struct Flow {
     pub workers: u16,
     /// Connections followed at once; beyond it the one that was quiet for longest is let go, and counted.
     pub connections: u32,
-    /// A request without an answer is told as lost after this time.
-    pub timeout: Time,
+    /// Memory for segments that overtook others and wait for them.
+    pub reorder: Size,
 }
 
 /// Who a process is.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// Names of services by rule; the first that meets a process wins over everything found otherwise. `*` in a rule
-    /// stands for any text.
-    pub names: Vec<NameRule>,
+    /// Processes that are remembered at once.
+    pub processes: u32,
+    /// Names of services by rule; the first that meets a process wins over everything found otherwise.
+    pub rules: Vec<NameRule>,
 }
 
-/// A rule that names a service. It meets a process when all that it says is true of it.
+/// A rule that names a service. It meets a process when all that it says is true of it. `*` stands for any text, `?` for
+/// one character.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct NameRule {
-    /// File name of the executable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Executable: its path if there is a `/` in it, else its file name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub executable: Option<String>,
     /// Command line, arguments separated by spaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
     /// systemd unit, for instance `shop.service`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// cgroup path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<String>,
+    /// Container id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// TCP port that it answers on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// `service.name` of what the rule meets.
-    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// `service.namespace` of what the rule meets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
@@ -285,25 +307,25 @@ pub struct Enforce {
 
 /// A rule of `select`. `*` stands for any text.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct SelectRule {
     /// `service.name` of the observed process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// `service.namespace` of the observed process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// systemd unit of the observed process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// cgroup path of the observed process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     /// TCP port of the server's end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// What the rule meets is left out.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub exclude: bool,
 }
 
@@ -335,17 +357,20 @@ impl Default for Otlp {
     fn default() -> Self {
         Self {
             endpoint: String::new(),
+            traces_endpoint: String::new(),
+            metrics_endpoint: String::new(),
             protocol: Protocol::Grpc,
             headers: BTreeMap::new(),
             compression: Compression::Gzip,
             timeout: Time(Duration::from_secs(10)),
-            interval: Time(Duration::from_mins(1)),
-            queue: Size(16 << 20),
+            interval: Time(Duration::from_secs(15)),
+            queue: 16_384,
             certificate: String::new(),
             client_certificate: String::new(),
             client_key: String::new(),
             traces: true,
             metrics: true,
+            temporality: Temporality::Cumulative,
             resource: BTreeMap::new(),
         }
     }
@@ -371,7 +396,13 @@ impl Default for Kernel {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { workers: 0, connections: 65_536, timeout: Time(Duration::from_mins(5)) }
+        Self { workers: 0, connections: 65_536, reorder: Size(16 << 20) }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { processes: 16_384, rules: Vec::new() }
     }
 }
 

@@ -6,6 +6,10 @@ mod event;
 #[cfg(test)]
 pub(crate) mod example;
 mod exchange;
+mod filter;
+mod pattern;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod semconv;
 mod service;
 
@@ -13,4 +17,6 @@ pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, Trace
 pub use connection::{Connection, Role, Visibility};
 pub use event::Event;
 pub use exchange::{Exchange, Ids, Kind, Verdict};
+pub use filter::{Filter, FilterError, Statuses};
+pub use pattern::fits;
 pub use service::{Evidence, Process, Service};
