@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod export;
+pub mod flow;
 pub mod meter;
 pub mod model;
 pub mod proto;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Count {
     /// A record was refused by the decoder (wrong length or kind).
     LostUndecodable,
-    /// A call of a connection whose announcement was lost.
+    /// A record of a connection that is not in the table: its announcement was lost, or it was evicted.
     LostUnannounced,
     /// A segment too far ahead of its stream to be kept until the hole is filled.
     LostReorder,

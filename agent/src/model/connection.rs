@@ -1,6 +1,7 @@
 //! A TCP connection, as one of its ends on this node sees it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use weir_common::conn::Owner;
 
@@ -66,4 +67,44 @@ pub struct Connection {
     pub opened_at: u64,
     /// Older than the agent: its first bytes were not seen.
     pub midway: bool,
+}
+
+/// A connection as it stands now: a row of `weir connections`.
+#[derive(Clone, Debug)]
+pub struct OpenConnection {
+    /// Its ends, role and owner.
+    pub connection: Arc<Connection>,
+    /// What is spoken (`http`, `tls`, `h2c`); absent where it is not known.
+    pub protocol: Option<&'static str>,
+    /// How its calls are seen.
+    pub visibility: Visibility,
+    /// Payload bytes that the kernel half told of: received, sent.
+    pub bytes: [u64; 2],
+    /// Calls so far.
+    pub calls: u64,
+    /// A call is running.
+    pub in_flight: bool,
+    /// It belongs to the agent itself, or its other end does.
+    pub own: bool,
+    /// Last record, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_at: u64,
+}
+
+/// A connection that ended without a call: it failed, or nothing of it could be read.
+#[derive(Clone, Debug)]
+pub struct EndedConnection {
+    /// Its ends, role and owner.
+    pub connection: Arc<Connection>,
+    /// It was established.
+    pub established: bool,
+    /// What was spoken; absent where it is not known.
+    pub protocol: Option<&'static str>,
+    /// How it was seen.
+    pub visibility: Visibility,
+    /// Payload bytes received, sent.
+    pub bytes: [u64; 2],
+    /// When it ended, `CLOCK_MONOTONIC` nanoseconds.
+    pub ended_at: u64,
+    /// `connection_refused`, `no_answer`, `not_established`, `connection_reset`; absent for an orderly end.
+    pub error: Option<&'static str>,
 }

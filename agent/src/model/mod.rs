@@ -14,7 +14,7 @@ pub mod semconv;
 mod service;
 
 pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, TraceContext, Version};
-pub use connection::{Connection, Role, Visibility};
+pub use connection::{Connection, EndedConnection, OpenConnection, Role, Visibility};
 pub use event::Event;
 pub use exchange::{Exchange, Ids, Kind, Verdict};
 pub use filter::{Filter, FilterError, Statuses};

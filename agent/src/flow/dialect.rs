@@ -1,0 +1,258 @@
+//! What a connection speaks: told by its first bytes, then spoken by a parser.
+
+use crate::model::{Call, Thread, Visibility};
+use crate::proto::{Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step};
+
+/// First bytes, both sides together, by which every protocol must know its own.
+const ENOUGH: usize = 64;
+/// What an HTTP/2 client with prior knowledge says first (RFC 9113 §3.4), as far as it is unmistakable.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// How far a connection is understood.
+pub(super) enum Dialect {
+    /// No byte was seen yet, and the first one will be.
+    Silent,
+    /// First bytes were not seen: waits for a segment that is certainly the start of a message.
+    Late,
+    /// Too few bytes to say.
+    Hearing(Box<Heard>),
+    /// A parser reads it. `proven`: it has told a call.
+    Speaking { name: &'static str, proven: bool, parser: Box<dyn Parser> },
+    /// Nobody reads it (any more).
+    Opaque { name: Option<&'static str>, reason: &'static str, skipped: u64 },
+}
+
+/// The first bytes of each side until they are enough.
+#[derive(Default)]
+pub(super) struct Heard {
+    client: Vec<u8>,
+    server: Vec<u8>,
+    order: Vec<Mark>,
+}
+
+struct Mark {
+    side: Side,
+    at: u64,
+    seq: u32,
+    len: usize,
+    by: Thread,
+}
+
+enum Said {
+    Opens(&'static Protocol),
+    Foreign(Option<&'static str>, &'static str),
+    TooFew,
+}
+
+impl Dialect {
+    /// Takes bytes in order.
+    pub(super) fn hear(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
+        match self {
+            Self::Speaking { name, proven, parser } => {
+                let before = out.len();
+                let step = parser.feed(chunk, out);
+                *proven |= out.len() > before;
+                if let Step::Done(reason) = step {
+                    let skipped = parser.skipped();
+                    *self = Self::Opaque { name: proven.then_some(*name), reason, skipped };
+                }
+            }
+            Self::Opaque { .. } => {}
+            Self::Late => self.hear_late(chunk, protocols, out),
+            Self::Silent | Self::Hearing(_) => self.hear_first(chunk, protocols, out),
+        }
+    }
+
+    /// Takes bytes that are not there.
+    pub(super) fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) {
+        match self {
+            Self::Speaking { name, proven, parser } => {
+                let before = out.len();
+                let step = parser.gap(gap, out);
+                *proven |= out.len() > before;
+                if let Step::Done(reason) = step {
+                    let skipped = parser.skipped();
+                    *self = Self::Opaque { name: proven.then_some(*name), reason, skipped };
+                }
+            }
+            Self::Silent | Self::Hearing(_) => *self = Self::Late,
+            Self::Late | Self::Opaque { .. } => {}
+        }
+    }
+
+    /// Takes an end.
+    pub(super) fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
+        if let Self::Speaking { parser, .. } = self {
+            parser.close(close, at, out);
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Call>) {
+        if let Self::Speaking { parser, .. } = self {
+            parser.tick(now, out);
+        }
+    }
+
+    /// A call is running.
+    pub(super) fn busy(&self) -> bool {
+        matches!(self, Self::Speaking { parser, .. } if parser.busy())
+    }
+
+    /// Heads that could not be told.
+    pub(super) fn skipped(&self) -> u64 {
+        match self {
+            Self::Speaking { parser, .. } => parser.skipped(),
+            Self::Opaque { skipped, .. } => *skipped,
+            Self::Silent | Self::Late | Self::Hearing(_) => 0,
+        }
+    }
+
+    /// What is spoken.
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        match self {
+            Self::Speaking { name, .. } => Some(name),
+            Self::Opaque { name, .. } => *name,
+            Self::Silent | Self::Late | Self::Hearing(_) => None,
+        }
+    }
+
+    /// How calls are seen.
+    pub(super) fn visibility(&self) -> Visibility {
+        match self {
+            Self::Speaking { .. } => Visibility::Plaintext,
+            Self::Opaque { reason, .. } => Visibility::Opaque(reason),
+            Self::Silent | Self::Hearing(_) => Visibility::Opaque("no_bytes_yet"),
+            Self::Late => Visibility::Opaque("first_bytes_not_seen"),
+        }
+    }
+
+    fn hear_first(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
+        let heard = match std::mem::replace(self, Self::Late) {
+            Self::Hearing(heard) => Some(heard),
+            _ => None,
+        };
+        let said = match &heard {
+            None if chunk.side == Side::Client => judge(protocols, chunk.bytes, &[]),
+            None => judge(protocols, &[], chunk.bytes),
+            Some(heard) => {
+                let mine: Vec<u8> = heard.of(chunk.side).iter().chain(chunk.bytes).take(ENOUGH).copied().collect();
+                match chunk.side {
+                    Side::Client => judge(protocols, &mine, &heard.server),
+                    Side::Server => judge(protocols, &heard.client, &mine),
+                }
+            }
+        };
+        match said {
+            Said::Opens(protocol) => {
+                *self = Self::Speaking { name: protocol.name, proven: false, parser: (protocol.open)() };
+                if let Some(heard) = heard {
+                    heard.replay(|chunk| self.hear(chunk, protocols, out));
+                }
+                self.hear(chunk, protocols, out);
+            }
+            Said::Foreign(name, reason) => *self = foreign(name, reason),
+            Said::TooFew => {
+                let mut heard = heard.unwrap_or_default();
+                heard.keep(&chunk);
+                *self = Self::Hearing(heard);
+            }
+        }
+    }
+
+    fn hear_late(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
+        if let [0x14..=0x17, 3, 0..=4, ..] = chunk.bytes {
+            *self = foreign(Some("tls"), "tls");
+            return;
+        }
+        let (client, server) = match chunk.side {
+            Side::Client => (chunk.bytes, &[][..]),
+            Side::Server => (&[][..], chunk.bytes),
+        };
+        if client.starts_with(PREFACE) {
+            *self = foreign(Some("h2c"), "h2c");
+            return;
+        }
+        let Some(protocol) = protocols.iter().find(|protocol| (protocol.guess)(client, server) == Guess::Yes) else {
+            return;
+        };
+        *self = Self::Speaking { name: protocol.name, proven: false, parser: (protocol.open)() };
+        // The parser must know that it joins in the middle.
+        for side in [Side::Client, Side::Server] {
+            self.gap(Gap { side, at: chunk.at, seq: chunk.seq, len: 0, lost: Some("midway") }, out);
+        }
+        self.hear(chunk, protocols, out);
+    }
+}
+
+impl Heard {
+    fn of(&self, side: Side) -> &[u8] {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    fn keep(&mut self, chunk: &Chunk<'_>) {
+        let mine = match chunk.side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        };
+        mine.extend_from_slice(chunk.bytes);
+        let (side, at, seq, by) = (chunk.side, chunk.at, chunk.seq, chunk.by);
+        self.order.push(Mark { side, at, seq, len: chunk.bytes.len(), by });
+    }
+
+    fn replay(&self, mut feed: impl FnMut(Chunk<'_>)) {
+        let (mut client, mut server) = (&self.client[..], &self.server[..]);
+        for mark in &self.order {
+            let rest = match mark.side {
+                Side::Client => &mut client,
+                Side::Server => &mut server,
+            };
+            let (bytes, after) = rest.split_at_checked(mark.len).unwrap_or_default();
+            *rest = after;
+            feed(Chunk { side: mark.side, at: mark.at, seq: mark.seq, bytes, by: mark.by });
+        }
+    }
+}
+
+fn foreign(name: Option<&'static str>, reason: &'static str) -> Dialect {
+    Dialect::Opaque { name, reason, skipped: 0 }
+}
+
+/// What the first bytes of both sides say.
+fn judge(protocols: &'static [Protocol], client: &[u8], server: &[u8]) -> Said {
+    let few = client.len() + server.len() < ENOUGH;
+    if let [0x16] | [0x16, 3, ..] = client {
+        return Said::Foreign(Some("tls"), "tls");
+    }
+    if client.starts_with(PREFACE) {
+        return Said::Foreign(Some("h2c"), "h2c");
+    }
+    if client.len() >= 4 && PREFACE.starts_with(client) {
+        return Said::TooFew;
+    }
+    let mut open = false;
+    for protocol in protocols {
+        match (protocol.guess)(client, server) {
+            Guess::Yes => return Said::Opens(protocol),
+            Guess::More => open = true,
+            Guess::No => {}
+        }
+    }
+    if open && few { Said::TooFew } else { Said::Foreign(None, "unknown_protocol") }
+}
+
+/// Who sent these bytes, where they are certain to start a message of one side.
+pub(super) fn sender(protocols: &'static [Protocol], bytes: &[u8]) -> Option<Side> {
+    protocols.iter().find_map(|protocol| {
+        if (protocol.guess)(bytes, &[]) == Guess::Yes {
+            Some(Side::Client)
+        } else if (protocol.guess)(&[], bytes) == Guess::Yes {
+            Some(Side::Server)
+        } else {
+            None
+        }
+    })
+}

@@ -1,0 +1,247 @@
+//! One connection while it lives.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use weir_common::conn::{self, Ends, Owner};
+use weir_common::record::{FLAG_MIDWAY, Opened, Segment, Way};
+
+use super::dialect::{self, Dialect};
+use super::stream::{Piece, Room, Sink, Stream};
+use crate::model::{Call, Connection, OpenConnection, Role, Thread};
+use crate::proto::{Chunk, Close, Gap, Protocol, Side};
+
+/// State of a connection. Nothing of it waits in a buffer while it is idle.
+pub(super) struct Live {
+    /// What does not change.
+    pub connection: Arc<Connection>,
+    streams: [Stream; 2],
+    dialect: Dialect,
+    bytes: [u64; 2],
+    /// Calls so far.
+    pub calls: u64,
+    skipped: u64,
+    last_at: u64,
+    /// It is the agent's own, or its other end is.
+    pub own: bool,
+    /// Its other end is observed on this node too.
+    pub mirrored: bool,
+    /// It is in the worker's list of those that need time to pass.
+    pub listed: bool,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// A connection as it was announced.
+    pub(super) fn new(opened: &Opened) -> Self {
+        let connection = connection(&opened.head, &opened.ends, opened.owner, opened.role, opened.netns);
+        let late = connection.midway || connection.role == Role::Unknown;
+        let stream = |way: Way| match opened.next.get(usize::from(way.0)) {
+            Some(next) if !connection.midway && opened.known & (1 << way.0) != 0 => Stream::starting_at(*next),
+            _ => Stream::default(),
+        };
+        Self {
+            streams: [stream(Way::IN), stream(Way::OUT)],
+            last_at: connection.opened_at,
+            connection: Arc::new(connection),
+            dialect: if late { Dialect::Late } else { Dialect::Silent },
+            bytes: [0; 2],
+            calls: 0,
+            skipped: 0,
+            own: false,
+            mirrored: false,
+            listed: false,
+        }
+    }
+
+    /// It was announced again, by somebody who may know more.
+    pub(super) fn learn(&mut self, opened: &Opened) {
+        let told = role(opened.role);
+        if self.connection.role == Role::Unknown && told != Role::Unknown {
+            Arc::make_mut(&mut self.connection).role = told;
+        }
+        if opened.owner.known > self.connection.owner.known {
+            Arc::make_mut(&mut self.connection).owner = opened.owner;
+        }
+    }
+
+    /// The ring refused records of this connection.
+    pub(super) fn doubt(&mut self) {
+        for stream in &mut self.streams {
+            stream.doubt();
+        }
+    }
+
+    /// Takes a segment with what was kept of it. `by`: who sent it, if this end did.
+    pub(super) fn segment(&mut self, segment: &Segment, kept: &[u8], by: Thread, lost: bool, work: &mut Work<'_>) {
+        let way = usize::from(segment.way & 1);
+        let Some(stream) = self.streams.get_mut(way) else { return };
+        if let Some(bytes) = self.bytes.get_mut(way) {
+            *bytes += u64::from(segment.len);
+        }
+        self.last_at = segment.at;
+        let piece = Piece {
+            at: segment.at,
+            seq: segment.seq,
+            len: segment.len,
+            kept: kept.get(..segment.len as usize).unwrap_or(kept),
+            tail: segment.flags & weir_common::record::SEG_TAIL != 0,
+            by: if way == usize::from(Way::OUT.0) { by } else { Thread::default() },
+            lost: None,
+        };
+        let mut ear = Ear {
+            dialect: &mut self.dialect,
+            connection: &mut self.connection,
+            way,
+            protocols: work.room.settings.protocols,
+            calls: work.calls,
+        };
+        stream.take(piece, segment.flags, lost, work.room, &mut ear);
+    }
+
+    /// Time passes. `now` is `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) fn tick(&mut self, now: u64, work: &mut Work<'_>) {
+        self.each_stream(work, |stream, room, ear| stream.expire(now, room, ear));
+        self.dialect.tick(now, work.calls);
+    }
+
+    /// It ends.
+    pub(super) fn close(&mut self, close: Close, at: u64, work: &mut Work<'_>) {
+        self.each_stream(work, |stream, room, ear| stream.settle(at, room, ear));
+        self.dialect.close(close, at, work.calls);
+    }
+
+    /// Heads that could not be told, since this was last asked.
+    pub(super) fn newly_skipped(&mut self) -> u64 {
+        let now = self.dialect.skipped();
+        now.saturating_sub(std::mem::replace(&mut self.skipped, now))
+    }
+
+    /// It needs time to pass.
+    pub(super) fn waits(&self) -> bool {
+        self.dialect.busy() || self.streams.iter().any(Stream::waits)
+    }
+
+    /// As it stands.
+    pub(super) fn row(&self) -> OpenConnection {
+        OpenConnection {
+            connection: Arc::clone(&self.connection),
+            protocol: self.dialect.protocol(),
+            visibility: self.dialect.visibility(),
+            bytes: self.bytes,
+            calls: self.calls,
+            in_flight: self.dialect.busy(),
+            own: self.own,
+            last_at: self.last_at,
+        }
+    }
+
+    fn each_stream(&mut self, work: &mut Work<'_>, run: impl Fn(&mut Stream, &mut Room, &mut Ear<'_>)) {
+        for (way, stream) in self.streams.iter_mut().enumerate() {
+            let mut ear = Ear {
+                dialect: &mut self.dialect,
+                connection: &mut self.connection,
+                way,
+                protocols: work.room.settings.protocols,
+                calls: work.calls,
+            };
+            run(stream, work.room, &mut ear);
+        }
+    }
+}
+
+/// What the worker lends a connection.
+pub(super) struct Work<'a> {
+    /// Bounds and what is used of them.
+    pub room: &'a mut Room,
+    /// Where calls go.
+    pub calls: &'a mut Vec<Call>,
+}
+
+/// Hears a stream and speaks to the parser.
+struct Ear<'a> {
+    dialect: &'a mut Dialect,
+    connection: &'a mut Arc<Connection>,
+    way: usize,
+    protocols: &'static [Protocol],
+    calls: &'a mut Vec<Call>,
+}
+
+impl Ear<'_> {
+    fn side(&self) -> Option<Side> {
+        let received = self.way == usize::from(Way::IN.0);
+        match self.connection.role {
+            Role::Unknown => None,
+            Role::Server if received => Some(Side::Client),
+            Role::Client if !received => Some(Side::Client),
+            Role::Server | Role::Client => Some(Side::Server),
+        }
+    }
+
+    /// Certain bytes tell which end this is.
+    fn tell(&mut self, bytes: &[u8]) -> Option<Side> {
+        let sender = dialect::sender(self.protocols, bytes)?;
+        let received = self.way == usize::from(Way::IN.0);
+        let role = if (sender == Side::Client) == received { Role::Server } else { Role::Client };
+        Arc::make_mut(self.connection).role = role;
+        Some(sender)
+    }
+}
+
+impl Sink for Ear<'_> {
+    fn bytes(&mut self, at: u64, seq: u32, bytes: &[u8], by: Thread) {
+        if let Some(side) = self.side().or_else(|| self.tell(bytes)) {
+            self.dialect.hear(Chunk { side, at, seq, bytes, by }, self.protocols, self.calls);
+        }
+    }
+
+    fn gap(&mut self, at: u64, seq: u32, len: u64, lost: Option<&'static str>) {
+        if let Some(side) = self.side() {
+            self.dialect.gap(Gap { side, at, seq, len, lost }, self.calls);
+        }
+    }
+
+    fn fin(&mut self, at: u64) {
+        if let Some(side) = self.side() {
+            self.dialect.close(Close::Fin(side), at, self.calls);
+        }
+    }
+}
+
+/// A connection from what a record says of it.
+pub(super) fn connection(
+    head: &weir_common::record::Head,
+    ends: &Ends,
+    owner: Owner,
+    told: u8,
+    netns: u64,
+) -> Connection {
+    Connection {
+        cookie: head.conn,
+        local: end(ends.local, ends.local_port),
+        remote: end(ends.remote, ends.remote_port),
+        role: role(told),
+        owner,
+        netns,
+        opened_at: head.at,
+        midway: head.flags & FLAG_MIDWAY != 0,
+    }
+}
+
+fn role(told: u8) -> Role {
+    match conn::Role(told) {
+        conn::Role::CLIENT => Role::Client,
+        conn::Role::SERVER => Role::Server,
+        _ => Role::Unknown,
+    }
+}
+
+fn end(address: [u8; 16], port: u16) -> SocketAddr {
+    let v6 = Ipv6Addr::from(address);
+    SocketAddr::new(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4), port)
+}

@@ -1,0 +1,17 @@
+//! From records to calls: each connection's two streams are put in order, its protocol is told by its first bytes, and
+//! every call gets its identity.
+//!
+//! A [`Worker`] is a shard: it owns its connections and does no I/O.
+
+mod dialect;
+mod exchange;
+mod ids;
+mod live;
+mod mirror;
+mod settings;
+mod stream;
+mod table;
+mod worker;
+
+pub use settings::Settings;
+pub use worker::{Output, Worker};
