@@ -202,6 +202,23 @@ impl Agent {
         self.calls_now(ports)
     }
 
+    /// Live connections with this port at either end, once the ones that are closed have gone.
+    pub fn connections(&self, port: u16) -> Result<Vec<serde_json::Value>> {
+        let tail = format!(":{port}");
+        let of_port = |line: &serde_json::Value| {
+            let end =
+                |name: &str| line.get(name).and_then(serde_json::Value::as_str).is_some_and(|end| end.ends_with(&tail));
+            end("local") || end("remote")
+        };
+        let mut last = Vec::new();
+        let gone = wait::until(Duration::from_secs(3), "closed connections to go", || {
+            last = self.lines(&["connections"])?.into_iter().filter(of_port).collect();
+            Ok(last.is_empty().then_some(()))
+        });
+        drop(gone);
+        Ok(last)
+    }
+
     /// `GET` on the Prometheus listener: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?;

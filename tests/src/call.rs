@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 /// Which end saw it.
@@ -149,6 +150,20 @@ impl Call {
             Kind::Client => self.connection.remote,
             Kind::Server => self.connection.local,
         }
+    }
+
+    /// Start, nanoseconds since the Unix epoch.
+    pub fn start_ns(&self) -> Result<u64> {
+        let digits = |from: usize, to: usize| -> Result<u64> {
+            let text = self.start.get(from..to).with_context(|| format!("the time {:?}", self.start))?;
+            text.parse().with_context(|| format!("the time {:?}", self.start))
+        };
+        let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
+        // Years that begin in March put the leap day last (proleptic Gregorian calendar).
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+        let seconds = ((days * 24 + digits(11, 13)?) * 60 + digits(14, 16)?) * 60 + digits(17, 19)?;
+        Ok(seconds * 1_000_000_000 + digits(20, 29)?)
     }
 
     /// Method as sent.

@@ -10,6 +10,7 @@ pub mod netns;
 pub mod peers;
 pub mod place;
 pub mod process;
+pub mod script;
 pub mod truth;
 pub mod wait;
 pub mod wire;

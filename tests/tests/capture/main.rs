@@ -1,0 +1,10 @@
+//! Every HTTP/1 call on a node, exact: real servers and clients, compared with their own counts (acceptance group A).
+
+mod bodies;
+mod counts;
+mod ends;
+mod foreign;
+mod heads;
+mod pipelining;
+mod restart;
+mod runtimes;
