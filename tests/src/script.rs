@@ -171,3 +171,22 @@ pub fn at_once<T: Send>(items: Vec<T>, act: impl Fn(T) -> Result<()> + Sync) -> 
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread failed"))?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversations_are_played_to_their_end() -> Result<()> {
+        let talk = || vec![client("abc"), server("de"), client("f")];
+        for end in
+            [vec![], vec![Turn::ServerFinishes], vec![Turn::ClientFinishes, server("g")], vec![Turn::ClientResets]]
+        {
+            for size in [1, usize::MAX] {
+                assert!(play(&[talk(), end.clone()].concat(), size)? > 0);
+            }
+        }
+        assert!(play(&[talk(), vec![Turn::ServerResets]].concat(), 1)? > 0);
+        Ok(())
+    }
+}

@@ -1,5 +1,7 @@
 //! The peers themselves, without Weir: each starts, serves, and counts what it did. What the other suites compare with
 //! is only worth as much as this.
+//!
+//! test-threads: 2
 
 use std::time::Duration;
 

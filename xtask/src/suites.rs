@@ -24,7 +24,7 @@ const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Suites to run; none: all. `lint`, `unit`, or a file of tests/tests
+    /// Suites to run; none: all. `lint`, `unit`, or a file or folder of tests/tests
     suites: Vec<String>,
     /// Handed to the suite's test runner: names, `--nocapture`, `--ignored`
     #[arg(last = true)]
@@ -91,9 +91,9 @@ fn all() -> Result<Vec<String>> {
     if folder.exists() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "rs")
-                && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
-            {
+            let is_suite =
+                path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+            if is_suite && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) {
                 found.insert(stem.to_owned());
             }
         }
@@ -123,7 +123,8 @@ fn suite(name: &str, runner: &[String]) -> Result<Outcome> {
 /// A suite runs its tests one by one, as most watch the whole node; one that does not says so in its head:
 /// `//! test-threads: 4`.
 fn threads(name: &str) -> Result<usize> {
-    let file = repo::root().join("tests/tests").join(name).with_extension("rs");
+    let folder = repo::root().join("tests/tests").join(name);
+    let file = if folder.is_dir() { folder.join("main.rs") } else { folder.with_extension("rs") };
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let Some(number) = text.lines().find_map(|line| line.strip_prefix("//! test-threads: ")) else { return Ok(1) };
     number.trim().parse().with_context(|| format!("{}: test-threads: {number}", file.display()))
