@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod export;
 pub mod flow;
+pub mod identity;
 pub mod meter;
 pub mod model;
 pub mod proto;

@@ -1,0 +1,17 @@
+//! Who holds a socket: process → container, pod, systemd unit → service.
+
+mod cache;
+mod cgroup;
+mod cgroupfs;
+mod environ;
+mod lineage;
+mod name;
+mod procfs;
+mod registry;
+mod resolver;
+mod rules;
+mod script;
+
+pub use registry::Seen;
+pub use resolver::{Counts, Resolver};
+pub use rules::{Rule, Settings, SettingsError, When};

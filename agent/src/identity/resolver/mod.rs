@@ -1,0 +1,334 @@
+//! Process → service.
+//!
+//! Exec and exit records keep the lineage of process ids; `/proc` is read once per image. What can't be proven falls to
+//! the next rule, or is unknown.
+
+mod learn;
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use weir_common::conn::{Known, Owner};
+use weir_common::record::{Exec, Exit};
+
+use super::cache::Cache;
+use super::cgroup::Place;
+use super::cgroupfs::Cgroups;
+use super::lineage::{Announced, Image, Lineage};
+use super::name::Facts;
+use super::registry::{Registry, Seen};
+use super::rules::{Settings, SettingsError};
+use crate::clock;
+use crate::model::{Evidence, Service, Thread};
+
+/// Start times of processes are exact to this, nanoseconds.
+const TICK: u64 = 10_000_000;
+/// What could not be read is not tried again before this, nanoseconds.
+const RETRY: u64 = 1_000_000_000;
+/// Most other names of one image's main thread.
+const ALIASES: usize = 8;
+/// Most services that are known by cgroup alone.
+const GROUPS: usize = 4096;
+/// Most ports with a service of their own in one process.
+const PORTS: usize = 16;
+/// Programs that open listening sockets for others: that they hold one says nothing about who answers.
+const ACTIVATORS: &[&str] = &["systemd", "systemd-socket-activate", "inetd", "xinetd", "launchd"];
+
+/// What the resolver did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Processes read from `/proc`.
+    pub read: u64,
+    /// Processes that were gone before they could be read.
+    pub gone: u64,
+    /// Processes that may not be read.
+    pub denied: u64,
+    /// Processes that had another image, or whose number another process had, by the time `/proc` was read.
+    pub changed: u64,
+    /// Listening sockets whose holder could not be proven.
+    pub unproven: u64,
+    /// Process ids forgotten because the table is bounded.
+    pub evicted: u64,
+    /// Process ids in the table.
+    pub processes: u64,
+    /// Services left out of the list because it is bounded.
+    pub unlisted: u64,
+}
+
+/// Tells services by process. Not shared: one task owns it.
+#[derive(Debug)]
+pub struct Resolver {
+    settings: Settings,
+    processes: Cache<u32, Lineage>,
+    ended: VecDeque<(u32, u64)>,
+    cgroups: Cgroups,
+    groups: HashMap<u64, Arc<Service>>,
+    registry: Registry,
+    unknown: Arc<Service>,
+    counts: Counts,
+    eager: Eager,
+}
+
+/// Reads at exec that are left in the running second.
+#[derive(Debug)]
+struct Eager {
+    second: u64,
+    left: u32,
+}
+
+impl Resolver {
+    /// A resolver that knows nobody yet.
+    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+        settings.check()?;
+        Ok(Self {
+            processes: Cache::new(settings.processes),
+            ended: VecDeque::new(),
+            cgroups: Cgroups::new(),
+            groups: HashMap::new(),
+            registry: Registry::default(),
+            unknown: Arc::new(Service::unknown()),
+            counts: Counts::default(),
+            eager: Eager { second: u64::MAX, left: 0 },
+            settings,
+        })
+    }
+
+    /// Takes new rules; everything is named anew at its next use.
+    pub fn set(&mut self, settings: Settings) -> Result<(), SettingsError> {
+        settings.check()?;
+        self.settings = settings;
+        self.groups.clear();
+        for image in self.processes.values_mut().flat_map(|lineage| &mut lineage.images) {
+            image.service = None;
+            image.ports.clear();
+            image.line = None;
+        }
+        Ok(())
+    }
+
+    /// A process replaced its image; `args` is its command line, NUL between arguments.
+    pub fn exec(&mut self, exec: &Exec, args: &[u8]) {
+        let (pid, at) = (exec.owner.tgid, exec.head.at);
+        if pid == 0 {
+            return;
+        }
+        let lineage = self.processes.get_or(pid, Lineage::default);
+        lineage.used = lineage.used.max(at);
+        let mut image = Image::new(at, Some(Announced::new(exec, args)));
+        match lineage.images.last_mut() {
+            Some(last) if last.until.is_none() => {
+                last.until = Some(at.saturating_sub(1));
+                // Read after this exec had happened: what was read is the new image's.
+                if last.read_at.is_some_and(|read| read >= at) {
+                    last.forget_proc();
+                }
+            }
+            Some(_) => image.born = true,
+            None => {}
+        }
+        lineage.push(image);
+        if self.eager.take(at, self.settings.eager) {
+            self.learn(pid, at);
+        }
+        self.sweep(at);
+    }
+
+    /// A process ended.
+    pub fn exit(&mut self, exit: &Exit) {
+        let at = exit.head.at;
+        if let Some(lineage) = self.processes.get(exit.tgid) {
+            lineage.used = lineage.used.max(at);
+            if let Some(last) = lineage.images.last_mut()
+                && last.until.is_none()
+            {
+                last.until = Some(at);
+                if self.ended.len() < self.settings.processes {
+                    self.ended.push_back((exit.tgid, at));
+                }
+            }
+        }
+        self.sweep(at);
+    }
+
+    /// The service of a connection's process at `at` (`CLOCK_MONOTONIC` nanoseconds).
+    ///
+    /// `owner` is what the kernel noted of the socket; `by`, where it is known, the thread that used it, which counts
+    /// for more. `port` is the local port where the connection was accepted, for rules that ask for it. A process that
+    /// is known costs a look-up; one that is not is read from `/proc`, once.
+    pub fn resolve(&mut self, owner: &Owner, by: Thread, at: u64, port: Option<u16>) -> Arc<Service> {
+        let listener = owner.known == Known::LISTENER.0 && by.tgid == 0;
+        let mut owner = *owner;
+        if by.tgid != 0 {
+            if by.tgid != owner.tgid || by.tid != owner.tid {
+                // The name and group that were noted are another thread's.
+                owner = Owner { tgid: by.tgid, tid: by.tid, uid: u32::MAX, ..Owner::default() };
+            }
+            owner.known = Known::SENDER.0;
+        }
+        if owner.tgid == 0 || owner.known == Known::NO.0 {
+            return self.by_group(owner.cgroup);
+        }
+        let service = if listener { self.holder(&owner, at, port) } else { self.user(&owner, at, port) };
+        service.unwrap_or_else(|| self.by_group(owner.cgroup))
+    }
+
+    /// The services that were seen, in the order in which they were first seen.
+    #[must_use]
+    pub fn services(&self) -> &[Seen] {
+        self.registry.lines()
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            evicted: self.processes.evicted,
+            processes: self.processes.len() as u64,
+            unlisted: self.registry.refused,
+            ..self.counts
+        }
+    }
+
+    /// The process that used the socket itself: it ran at `at` under this number.
+    fn user(&mut self, owner: &Owner, at: u64, port: Option<u16>) -> Option<Arc<Service>> {
+        let pid = owner.tgid;
+        let known = self.processes.get(pid).and_then(|lineage| {
+            lineage.used = lineage.used.max(at);
+            lineage.at(at).map(|image| image.goes_by(owner))
+        });
+        match known {
+            Some(true) => {}
+            // Another name than the image's: it renamed itself, or a record was lost.
+            Some(false) => self.look_again(owner, at),
+            None => self.first_sight(owner, at),
+        }
+        self.named(pid, at, port)
+    }
+
+    /// The process that opened the listening socket, some time before `at`. It may have ended, and its number may be
+    /// another's by now: only an image that fits what was noted is taken.
+    fn holder(&mut self, owner: &Owner, at: u64, port: Option<u16>) -> Option<Arc<Service>> {
+        let pid = owner.tgid;
+        if self.held_since(owner, at).is_none() {
+            let now = clock::monotonic_ns();
+            let lineage = self.processes.get_or(pid, Lineage::default);
+            lineage.used = lineage.used.max(at);
+            if now >= lineage.retry {
+                lineage.retry = now + RETRY;
+                if lineage.at(at).is_none()
+                    && let Ok(seen) = self.read(pid)
+                    && seen.started <= at + TICK
+                {
+                    self.adopt(pid, seen);
+                }
+            }
+        }
+        let service = self.held_since(owner, at).and_then(|since| self.named(pid, since, port));
+        let service = service.filter(|service| {
+            let name = service.process.as_ref().and_then(|process| process.executable_name.as_deref());
+            let name = if service.evidence == Evidence::Comm { Some(&*service.name) } else { name };
+            !name.is_some_and(|name| ACTIVATORS.contains(&name))
+        });
+        if service.is_none() {
+            self.counts.unproven += 1;
+        }
+        service
+    }
+
+    /// A time at which the process that fits `owner` runs the image that answers at `at`: an image that fits, or what
+    /// the same process became by exec.
+    fn held_since(&mut self, owner: &Owner, at: u64) -> Option<u64> {
+        let lineage = self.processes.get(owner.tgid)?;
+        let mut newest = None;
+        for image in lineage.images.iter().rev().filter(|image| image.from <= at) {
+            let last = image.until.map_or(at, |until| until.min(at));
+            let answering = *newest.get_or_insert(last);
+            if image.goes_by(owner) && image.lives_in(owner) {
+                return Some(answering);
+            }
+            if image.born {
+                newest = None;
+            }
+        }
+        None
+    }
+
+    /// The service of the image of `pid` at `at`.
+    fn named(&mut self, pid: u32, at: u64, port: Option<u16>) -> Option<Arc<Service>> {
+        let port = port.filter(|&port| self.settings.rules.iter().any(|rule| rule.when.port == Some(port)));
+        let image = self.processes.get(pid)?.at(at)?;
+        let made = match port {
+            None => image.service.as_ref(),
+            Some(port) => image.ports.iter().find(|(known, _)| *known == port).map(|(_, service)| service),
+        };
+        if let Some(service) = made {
+            if let Some(line) = image.line {
+                self.registry.touch(line, at);
+            }
+            return Some(service.clone());
+        }
+        self.learn(pid, at);
+        let image = self.processes.get(pid)?.at(at)?;
+        let service = Arc::new(image.facts.as_ref()?.service(&self.settings.rules, port));
+        let line = self.registry.enter(&service, at);
+        match port {
+            None => {
+                image.service = Some(service.clone());
+                image.line = line;
+            }
+            Some(port) if image.ports.len() < PORTS => image.ports.push((port, service.clone())),
+            Some(_) => {}
+        }
+        Some(service)
+    }
+
+    /// The service that a cgroup alone tells: its unit or container.
+    fn by_group(&mut self, cgroup: u64) -> Arc<Service> {
+        if let Some(service) = self.groups.get(&cgroup) {
+            return service.clone();
+        }
+        let mut facts = Facts::default();
+        self.place(&mut facts, cgroup);
+        if facts.place == Place::default() {
+            return self.unknown.clone();
+        }
+        let service = Arc::new(facts.service(&self.settings.rules, None));
+        if self.groups.len() >= GROUPS {
+            self.groups.clear();
+        }
+        self.groups.insert(cgroup, service.clone());
+        service
+    }
+
+    /// Forgets processes that ended, and were not used, for the grace period.
+    fn sweep(&mut self, now: u64) {
+        let grace = u64::try_from(self.settings.grace.as_nanos()).unwrap_or(u64::MAX);
+        while let Some(&(pid, at)) = self.ended.front()
+            && at.saturating_add(grace) < now
+        {
+            self.ended.pop_front();
+            let Some(lineage) = self.processes.peek(pid) else { continue };
+            if lineage.ended().is_none() {
+                continue;
+            }
+            if lineage.used.saturating_add(grace) < now {
+                self.processes.remove(pid);
+            } else {
+                self.ended.push_back((pid, lineage.used));
+            }
+        }
+    }
+}
+
+impl Eager {
+    fn take(&mut self, at: u64, each: u32) -> bool {
+        let second = at / 1_000_000_000;
+        if second != self.second {
+            *self = Self { second, left: each };
+        }
+        let had = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        had
+    }
+}
