@@ -1,7 +1,14 @@
 //! Protocol parsers: machines without a world. Bytes and gaps go in, calls come out; no I/O, no clock, no allocation
 //! beyond their stated bounds.
 
+pub mod http1;
+pub mod proxy;
+pub mod traceparent;
+
 use crate::model::{Call, Thread};
+
+/// [`Close::Forgotten`]: the agent stops. Any other reason is one of loss.
+pub const STOPPED: &str = "agent_stopped";
 
 /// Who sent a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +85,10 @@ pub trait Parser: Send {
     fn busy(&self) -> bool;
     /// Messages (heads) that could not be told because bytes before them were not seen.
     fn skipped(&self) -> u64;
+    /// `traceparent` headers that were malformed or repeated, and so ignored.
+    fn malformed_contexts(&self) -> u64 {
+        0
+    }
 }
 
 /// What a protocol says of a connection's first bytes.
@@ -104,4 +115,4 @@ pub struct Protocol {
 }
 
 /// Every protocol that Weir reads, in the order in which they are asked.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[http1::PROTOCOL];

@@ -1,0 +1,96 @@
+//! What a connection's end, or silence, does to the calls that are open.
+
+use crate::model::{Call, End, Message, Operation};
+use crate::proto::{Close, STOPPED, Side};
+
+use super::body::Body;
+use super::machine::{Http1, State};
+
+impl Http1 {
+    /// Silence: ends that look like ends are ends.
+    pub(super) fn settle(&mut self, out: &mut Vec<Call>) {
+        let answered = self.queue.back().is_some_and(|last| last.response_whole);
+        let held = self.queue.back().is_some_and(|last| last.holds_body);
+        let request = match &self.client.state {
+            State::Body(Body::Windows(tail)) => tail.ends_chunked(),
+            State::Body(Body::Unknown(_)) => answered,
+            State::Body(_) => answered && held,
+            _ => false,
+        };
+        if self.client.attached && request {
+            self.finish(Side::Client, out);
+            self.client.state = State::Resync;
+        }
+        let response = matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked());
+        if self.server.attached && response {
+            self.finish(Side::Server, out);
+            self.server.state = State::Resync;
+        }
+    }
+
+    /// The connection ended, or one side of it.
+    pub(super) fn ended(&mut self, close: Close, out: &mut Vec<Call>) {
+        match close {
+            Close::Fin(Side::Client) => {
+                self.client.closed = true;
+                // The server may still answer. What the client sent is all that there is.
+                if matches!(self.client.state, State::Body(Body::Unknown(_))) || self.request_looks_whole() {
+                    self.finish(Side::Client, out);
+                } else if self.queue.front().is_some_and(|front| front.response_whole) {
+                    self.client.attached = false;
+                    self.queue.pop(End::Complete, None, out);
+                }
+                return;
+            }
+            Close::Fin(Side::Server) => {
+                self.server.closed = true;
+                self.last_response_ends(out);
+            }
+            Close::Reset(_) | Close::Gone | Close::Forgotten(_) => {}
+        }
+        self.promote(out);
+        self.begun_response();
+        let (end, error) = match close {
+            Close::Reset(_) => (End::Reset, Some("connection_reset")),
+            Close::Forgotten(STOPPED) => (End::InFlight, None),
+            Close::Forgotten(why) => (End::Lost(why), None),
+            Close::Fin(_) | Close::Gone if self.client.closed => (End::ClientAborted, None),
+            Close::Fin(_) => (End::ServerAborted, None),
+            Close::Gone => (End::Lost("unseen_close"), None),
+        };
+        while let Some(front) = self.queue.front() {
+            if front.response_whole {
+                self.queue.pop(End::Complete, None, out);
+            } else {
+                self.queue.pop(end, error, out);
+            }
+        }
+        self.over = true;
+    }
+
+    /// The server said FIN: a response that lasts until then is whole.
+    fn last_response_ends(&mut self, out: &mut Vec<Call>) {
+        let whole = match &self.server.state {
+            State::Body(Body::Close | Body::Unknown(_)) => true,
+            State::Body(Body::Windows(tail)) => tail.ends_chunked() || tail.ends_with_empty_line(),
+            _ => false,
+        };
+        if whole && self.server.attached {
+            self.finish(Side::Server, out);
+        }
+    }
+
+    /// A response of which only the beginning of the head was seen.
+    fn begun_response(&mut self) {
+        let State::Head(Some(scanner)) = &self.server.state else { return };
+        let interim = scanner.status().is_some_and(|status| status < 200 && status != 101);
+        let Some((first, wire, last_at)) = scanner.seen().filter(|_| !interim) else { return };
+        let status = scanner.status();
+        if let Some(front) = self.queue.front_mut().filter(|front| front.call.response.is_none()) {
+            front.call.response = Some(Message { first, last_at, wire, content: None });
+            front.call.truncated = true;
+            let Operation::Http(http) = &mut front.call.operation;
+            http.status = status;
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The machine: two lanes, one for each direction, and the queue between them.
+
+use crate::model::{Call, Message, Stamp};
+use crate::proto::proxy::{self, Prefix};
+use crate::proto::{Chunk, Close, Gap, Parser, Side, Step};
+
+use super::body::{Body, Tail};
+use super::head::Scanner;
+use super::line;
+use super::queue::Queue;
+
+/// Silence after which an end that only looks like one is taken for one, nanoseconds.
+pub(super) const QUIET: u64 = 200_000_000;
+/// Turns of the client that start no request, after which a connection joined midway is no HTTP.
+const TURNS: u8 = 16;
+
+/// Step: the bytes are not HTTP/1.
+pub const NOT_HTTP: &str = "not_http";
+/// Step: the bytes are HTTP/2 with prior knowledge.
+pub const HTTP2: &str = "http2";
+/// Step: 101, or 2xx to CONNECT.
+pub const UPGRADED: &str = "upgraded";
+
+/// What a direction is in.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Before the connection's first byte, which may be a PROXY protocol prefix; what was seen of it.
+    Open(Vec<u8>),
+    /// In that prefix: this many bytes are left.
+    Prefix(u64),
+    /// Between messages, or (with a scanner) in a head.
+    Head(Option<Box<Scanner>>),
+    /// In a body.
+    Body(Body),
+    /// Bytes before were not seen: at the next chunk that certainly starts a message it goes on.
+    Resync,
+    /// Behind CONNECT, until its response; `true`: something was sent.
+    Tunnel(bool),
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) state: State,
+    /// The body that is being read belongs to a request in the queue: the client's to the last, the server's to the first.
+    pub(super) attached: bool,
+    /// It said FIN.
+    pub(super) closed: bool,
+}
+
+/// The HTTP/1 machine of one connection.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
+pub struct Http1 {
+    pub(super) client: Lane,
+    pub(super) server: Lane,
+    pub(super) queue: Queue,
+    /// Behind the queue there may be requests that were not seen: what is sent now can't be told from them.
+    pub(super) barrier: bool,
+    /// More than one request waited at a time.
+    pub(super) pipelined: bool,
+    /// A request was seen: this is HTTP.
+    pub(super) proven: bool,
+    /// Over: an upgrade, or both sides are done.
+    pub(super) over: bool,
+    /// Responses that may still come for calls that already ended as lost.
+    pub(super) owed: u64,
+    pub(super) skipped: u64,
+    pub(super) malformed_contexts: u64,
+    /// When the last byte passed.
+    pub(super) last_at: u64,
+    last_side: Option<Side>,
+    turns: u8,
+}
+
+/// What a head made of its bytes.
+pub(super) enum Headed {
+    /// It took this many.
+    Took(usize),
+    /// The connection's HTTP is over.
+    Stop(&'static str),
+}
+
+impl Http1 {
+    /// A machine for a connection; `midway`: its first bytes were not seen.
+    #[must_use]
+    pub fn new(midway: bool) -> Self {
+        let lane = |state| Lane { state, attached: false, closed: false };
+        let (client, server) =
+            if midway { (State::Resync, State::Resync) } else { (State::Open(Vec::new()), State::Head(None)) };
+        Self {
+            client: lane(client),
+            server: lane(server),
+            queue: Queue::default(),
+            barrier: false,
+            pipelined: false,
+            proven: false,
+            over: false,
+            owed: 0,
+            skipped: 0,
+            malformed_contexts: 0,
+            last_at: 0,
+            last_side: None,
+            turns: 0,
+        }
+    }
+
+    /// Bytes of memory held beside the machine itself.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let lane = |lane: &Lane| match &lane.state {
+            State::Open(bytes) => bytes.capacity(),
+            State::Head(Some(scanner)) => size_of::<Scanner>() + scanner.held(),
+            _ => 0,
+        };
+        lane(&self.client) + lane(&self.server) + self.queue.held()
+    }
+
+    pub(super) fn lane(&mut self, side: Side) -> &mut Lane {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// The message whose body a direction is in.
+    fn message(&mut self, side: Side) -> Option<&mut Message> {
+        match side {
+            Side::Client if self.client.attached => self.queue.back_mut().map(|last| &mut last.call.request),
+            Side::Server if self.server.attached => self.queue.front_mut()?.call.response.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// A chunk starts a message although the direction is in a body, whose end was not certain.
+    fn restarts(&self, side: Side, body: Body, bytes: &[u8]) -> bool {
+        match side {
+            Side::Client => {
+                let refused = || {
+                    self.client.attached && self.queue.back().is_some_and(|last| last.holds_body && last.response_whole)
+                };
+                let open = match body {
+                    Body::Windows(tail) => tail.ends_chunked() || tail.is_blank(),
+                    Body::Unknown(_) => true,
+                    Body::Length(_) | Body::Chunked(_) => refused(),
+                    Body::Close => false,
+                };
+                open && line::starts_request(bytes)
+            }
+            Side::Server => {
+                // Only a request that waits behind the current one can be answered by a further message.
+                let waits = self.queue.len() > usize::from(self.server.attached);
+                let open = match body {
+                    Body::Windows(tail) => tail.ends_chunked() || tail.is_blank(),
+                    Body::Unknown(_) => true,
+                    Body::Length(_) | Body::Chunked(_) | Body::Close => !self.server.attached,
+                };
+                waits && open && line::starts_response(bytes)
+            }
+        }
+    }
+
+    /// Takes a piece of a body that was seen (`bytes`), or not (`len`). Returns how much of it was the body's.
+    fn body(&mut self, side: Side, bytes: Option<&[u8]>, len: u64, at: u64, out: &mut Vec<Call>) -> u64 {
+        let State::Body(body) = &mut self.lane(side).state else { return 0 };
+        let taken = match bytes {
+            Some(bytes) => body.take(bytes),
+            None => body.skip(len),
+        };
+        if let Some(message) = self.message(side) {
+            message.wire += taken.wire;
+            message.last_at = at;
+            message.content = message.content.zip(taken.content).map(|(before, more)| before + more);
+        }
+        let pending = match side {
+            Side::Client if self.client.attached => self.queue.back_mut(),
+            Side::Server if self.server.attached => self.queue.front_mut(),
+            _ => None,
+        };
+        if let Some(pending) = pending {
+            if side == Side::Client {
+                pending.holds_body = false;
+            }
+            if taken.broken {
+                let error = if side == Side::Client { "malformed_request" } else { "malformed_response" };
+                pending.call.error.get_or_insert(error);
+            }
+        }
+        if taken.whole {
+            self.finish(side, out);
+        }
+        taken.wire
+    }
+
+    fn read(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
+        let side = chunk.side;
+        let mut rest = chunk.bytes;
+        while !rest.is_empty() && !self.over {
+            let done = chunk.bytes.len() - rest.len();
+            let here = Stamp { at: chunk.at, seq: chunk.seq.wrapping_add(done as u32), by: chunk.by };
+            let took = match &mut self.lane(side).state {
+                State::Head(_) => match self.head(side, rest, here, out) {
+                    Headed::Took(took) => took,
+                    Headed::Stop(why) => {
+                        self.over = true;
+                        return Step::Done(why);
+                    }
+                },
+                State::Body(body) => {
+                    let body = *body;
+                    if done == 0 && self.restarts(side, body, rest) {
+                        self.finish(side, out);
+                        self.lane(side).state = State::Head(None);
+                        0
+                    } else {
+                        self.body(side, Some(rest), 0, chunk.at, out) as usize
+                    }
+                }
+                State::Resync => {
+                    if done == 0 && self.found(side, rest) {
+                        self.lane(side).state = State::Head(None);
+                        0
+                    } else if self.turns > TURNS {
+                        self.over = true;
+                        return Step::Done(NOT_HTTP);
+                    } else {
+                        rest.len()
+                    }
+                }
+                State::Tunnel(used) => {
+                    *used = true;
+                    rest.len()
+                }
+                State::Prefix(left) => {
+                    let some = (*left).min(rest.len() as u64);
+                    *left -= some;
+                    if *left == 0 {
+                        self.lane(side).state = State::Head(None);
+                    }
+                    some as usize
+                }
+                State::Open(_) => match self.open(chunk, out) {
+                    Ok(took) => took,
+                    Err(step) => return step,
+                },
+            };
+            rest = rest.get(took..).unwrap_or_default();
+        }
+        Step::Continue
+    }
+
+    /// The connection's first bytes. `Err`: they were fed again, with this result.
+    fn open(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Result<usize, Step> {
+        let State::Open(seen) = &mut self.client.state else { return Ok(0) };
+        let before = seen.len();
+        let found = if before == 0 {
+            proxy::prefix(chunk.bytes)
+        } else {
+            seen.extend_from_slice(chunk.bytes);
+            proxy::prefix(seen)
+        };
+        match found {
+            Prefix::Absent if before == 0 => {
+                self.client.state = State::Head(None);
+                Ok(0)
+            }
+            Prefix::Absent => {
+                // The few bytes that were held back go first. Their time is a little late, their place is right.
+                let held: Vec<u8> = seen.drain(..).take(before).collect();
+                self.client.state = State::Head(None);
+                let seq = chunk.seq.wrapping_sub(before as u32);
+                match self.read(Chunk { seq, bytes: &held, ..chunk }, out) {
+                    Step::Continue => Ok(0),
+                    done @ Step::Done(_) => Err(done),
+                }
+            }
+            Prefix::Of(len) => {
+                self.client.state = State::Prefix((len - before) as u64);
+                Ok(0)
+            }
+            Prefix::Unsure => {
+                if before == 0 {
+                    seen.extend_from_slice(chunk.bytes);
+                }
+                Ok(chunk.bytes.len())
+            }
+        }
+    }
+
+    /// Looks for a message's certain start, and counts a client's turns that are none.
+    fn found(&mut self, side: Side, bytes: &[u8]) -> bool {
+        match side {
+            Side::Server => line::starts_response(bytes),
+            Side::Client if line::starts_request(bytes) => true,
+            Side::Client => {
+                if !self.proven && self.last_side == Some(Side::Server) {
+                    self.turns += 1;
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Parser for Http1 {
+    fn feed(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
+        let step = self.read(chunk, out);
+        self.last_at = chunk.at;
+        self.last_side = Some(chunk.side);
+        step
+    }
+
+    fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) -> Step {
+        let side = gap.side;
+        let why = gap.lost.unwrap_or("beyond_window");
+        let mut left = gap.len;
+        if left == 0 && gap.lost.is_some() {
+            // An unknown number of bytes: whatever was being read, its end can't be told.
+            if let State::Body(body) = &mut self.lane(side).state {
+                *body = Body::Unknown(Tail::default());
+            } else {
+                self.missed(side, 0, gap.at, why, out);
+            }
+        }
+        while left > 0 && !self.over {
+            left -= match &mut self.lane(side).state {
+                State::Body(_) => self.body(side, None, left, gap.at, out),
+                State::Tunnel(used) => {
+                    *used = true;
+                    left
+                }
+                State::Prefix(prefix) if *prefix > left => {
+                    *prefix -= left;
+                    left
+                }
+                State::Prefix(_) | State::Open(_) | State::Head(_) | State::Resync => {
+                    self.missed(side, left, gap.at, why, out);
+                    left
+                }
+            };
+        }
+        self.last_at = gap.at;
+        self.last_side = Some(side);
+        Step::Continue
+    }
+
+    fn close(&mut self, close: Close, _at: u64, out: &mut Vec<Call>) {
+        if !self.over {
+            self.ended(close, out);
+        }
+    }
+
+    fn tick(&mut self, now: u64, out: &mut Vec<Call>) {
+        if !self.over && now.saturating_sub(self.last_at) >= QUIET {
+            self.settle(out);
+        }
+    }
+
+    fn busy(&self) -> bool {
+        let head = |lane: &Lane| matches!(lane.state, State::Head(Some(_)));
+        !self.over && (!self.queue.is_empty() || head(&self.client) || head(&self.server))
+    }
+
+    fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    fn malformed_contexts(&self) -> u64 {
+        self.malformed_contexts
+    }
+}

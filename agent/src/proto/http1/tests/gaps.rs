@@ -1,0 +1,231 @@
+//! Bytes that were not kept, or not seen.
+
+use crate::proto::{Close, Parser, Side, Step};
+
+use super::super::NOT_HTTP;
+use super::Talk;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+const C: Side = Side::Client;
+const S: Side = Side::Server;
+
+#[test]
+fn inside_a_body_of_known_length_nothing_is_lost() {
+    for lost in [None, Some("ring_full")] {
+        let mut talk = Talk::new();
+        talk.c("POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n").miss(C, 99_968, lost).c("t".repeat(32));
+        talk.s("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nabcd").miss(S, 99_999_996, lost);
+        talk.c(GET).s(OK);
+        talk.is(&["POST / 200 100043/100000 100000046/100000000 complete", "GET / 200 27/0 40/2 complete"]);
+        assert_eq!(talk.http.skipped, 0);
+    }
+}
+
+#[test]
+fn until_close_nothing_is_lost() {
+    let mut talk = Talk::new();
+    talk.c(GET).s("HTTP/1.0 200 OK\r\n\r\nabc").miss(S, 1000, None).s("end").fin(S);
+    talk.is(&["GET / 200 27/0 1025/1006 complete"]);
+}
+
+#[test]
+fn inside_a_chunk_nothing_is_lost() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(CHUNKED).s("10000\r\nabc").miss(S, 65_516, None).s("0123456789abcdefg\r\n0\r\n\r\n").c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 65597/65536 complete", "GET / 200 27/0 40/2 complete"]);
+}
+
+#[test]
+fn windows_end_with_the_next_request() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("67890\r\n0\r\n\r\n");
+    talk.is(&[]);
+    talk.c(GET);
+    talk.is(&["GET / 200 27/0 5064/? complete"]);
+    assert_eq!(talk.calls[0].response.unwrap().last_at, 4000);
+    talk.s(OK);
+    assert_eq!(talk.told()[1], "GET / 200 27/0 40/2 complete");
+}
+
+#[test]
+fn windows_end_with_silence_or_a_close() {
+    let begin = || {
+        let mut talk = Talk::new();
+        talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("67890\r\n0\r\n\r\n");
+        talk
+    };
+    let mut talk = begin();
+    talk.quiet();
+    talk.is(&["GET / 200 27/0 5064/? complete"]);
+    assert!(!talk.http.busy());
+    talk.c(GET).s(OK);
+    assert_eq!(talk.told()[1], "GET / 200 27/0 40/2 complete");
+    let mut talk = begin();
+    talk.fin(S);
+    talk.is(&["GET / 200 27/0 5064/? complete"]);
+    let mut talk = begin();
+    talk.end(Close::Reset(None));
+    talk.is(&["GET / 200 27/0 5064/? reset connection_reset"]);
+}
+
+#[test]
+fn an_end_that_was_none_is_revoked() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("x\r\n0\r\n\r\n").s("HTTP/1.1 200 OK\r\n more");
+    talk.quiet();
+    talk.is(&[]);
+    talk.miss(S, 100, None).s("\r\n0\r\n").s("\r\n").quiet();
+    talk.is(&["GET / 200 27/0 5189/? complete"]);
+}
+
+#[test]
+fn windows_without_an_end_are_aborted() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("67890").quiet().fin(S);
+    talk.is(&["GET / 200 27/0 5057/? server_aborted"]);
+}
+
+#[test]
+fn windows_of_a_pipeline_end_with_the_next_status_line() {
+    let mut talk = Talk::new();
+    talk.c(format!("{GET}{GET}")).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("6\r\n0\r\nA: b\r\n\r\n").s(OK);
+    talk.is(&["GET / 200 27/0 5066/? complete", "GET / 200 27/0 40/2 complete"]);
+}
+
+#[test]
+fn an_upload_in_windows() {
+    let mut talk = Talk::new();
+    talk.c("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4000\r\nabc")
+        .miss(C, 40_000, None)
+        .c("..\r\n0\r\n\r\n");
+    talk.s(OK);
+    talk.is(&["PUT / 200 40064/? 40/2 complete"]);
+    talk.c(GET).s(OK);
+    assert_eq!(talk.told()[1], "GET / 200 27/0 40/2 complete");
+}
+
+#[test]
+fn a_request_head_longer_than_the_window() {
+    let mut talk = Talk::new();
+    talk.c(format!("GET /long HTTP/1.1\r\nHost: h\r\nCookie: {}", "c".repeat(1000)))
+        .miss(C, 60_000, None)
+        .c("cccc\r\n\r\n");
+    talk.s(OK);
+    talk.is(&["GET /long 200 61045/? 40/2 complete truncated"]);
+    talk.c(GET).s(OK);
+    assert_eq!(talk.told()[1], "GET / 200 27/0 40/2 complete");
+    // What follows the head is not told apart from it, and no call is made of it.
+    let mut talk = Talk::new();
+    talk.c("POST /long HTTP/1.1\r\nCookie: ").miss(C, 60_000, None).c("c\r\n\r\nbody");
+    talk.s(OK).quiet();
+    talk.is(&["POST /long 200 60038/? 40/2 complete truncated"]);
+}
+
+#[test]
+fn a_response_head_longer_than_the_window() {
+    let mut talk = Talk::new();
+    talk.c(GET).s("HTTP/1.1 200 OK\r\nSet-Cookie: ").miss(S, 9000, None).s("tail").quiet();
+    talk.is(&[]);
+    talk.c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 9033/? complete truncated", "GET / 200 27/0 40/2 complete"]);
+    let mut talk = Talk::new();
+    talk.c(GET).s("HTTP/1.1 200 OK\r\nSet-Cookie: ").miss(S, 9000, None).s("tail").fin(S);
+    talk.is(&["GET / 200 27/0 9033/? complete truncated"]);
+    // HEAD has no body: the cut head is all.
+    let mut talk = Talk::new();
+    talk.c("HEAD / HTTP/1.1\r\n\r\n").s("HTTP/1.1 200 OK\r\nSet-Cookie: ").miss(S, 9000, None).s("tail");
+    talk.c(GET).s(OK);
+    talk.is(&["HEAD / 200 19/0 9029/0 complete truncated", "GET / 200 27/0 40/2 complete"]);
+}
+
+#[test]
+fn a_request_that_was_not_seen() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(OK).miss(C, 27, Some("ring_full")).s(OK).c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete"; 2]);
+    assert_eq!(talk.http.skipped, 1);
+}
+
+#[test]
+fn a_response_that_was_not_seen() {
+    let mut talk = Talk::new();
+    talk.c(GET).miss(S, 40, Some("ring_full"));
+    talk.is(&["GET / - 27/0 - lost(ring_full)"]);
+    talk.s("rest of it").c(GET).s(OK);
+    talk.is(&["GET / - 27/0 - lost(ring_full)", "GET / 200 27/0 40/2 complete"]);
+    assert_eq!(talk.http.skipped, 0);
+}
+
+#[test]
+fn a_gap_beyond_a_body() {
+    let mut talk = Talk::new();
+    talk.c(GET).s("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab").miss(S, 100, Some("ring_full")).c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 49/10 complete", "GET / 200 27/0 40/2 complete"]);
+}
+
+#[test]
+fn pipelined_requests_behind_unseen_ones_are_left_out() {
+    let mut talk = Talk::new();
+    talk.c(format!("{GET}{GET}")).miss(C, 27, Some("ring_full")).c(GET);
+    talk.s(OK).s(OK).s(OK).s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete"; 2]);
+    assert_eq!(talk.http.skipped, 2);
+    // At once nothing is certain, after a silence it is.
+    talk.c(GET).s(OK);
+    assert_eq!((talk.calls.len(), talk.http.skipped), (2, 3));
+    talk.quiet().c(GET).s(OK);
+    assert_eq!((talk.calls.len(), talk.http.skipped), (3, 3));
+}
+
+#[test]
+fn pipelined_responses_that_were_not_seen() {
+    let mut talk = Talk::new();
+    talk.c(format!("{GET}{GET}{GET}")).s(OK).miss(S, 40, Some("ring_full")).s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete", "GET / - 27/0 - lost(ring_full)", "GET / - 27/0 - lost(ring_full)"]);
+    assert_eq!(talk.http.skipped, 0);
+}
+
+#[test]
+fn joined_midway() {
+    let mut talk = Talk::midway();
+    talk.s("the rest of a body").s("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").c("half a head\r\n\r\n");
+    talk.c(GET).s(OK).c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete"; 2]);
+    assert_eq!(talk.http.skipped, 1);
+}
+
+#[test]
+fn joined_while_a_body_comes() {
+    let mut talk = Talk::midway();
+    talk.s("body").c(GET).s("body that goes on").s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete"]);
+    // Announced by gaps of no length, as assembly does.
+    let mut talk = Talk::new();
+    talk.miss(C, 0, Some("midway")).miss(S, 0, Some("midway")).c(GET).s("body that goes on").s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete"]);
+    assert_eq!(talk.http.skipped, 0);
+}
+
+#[test]
+fn joined_midway_where_no_http_is() {
+    let mut talk = Talk::midway();
+    for _ in 0..18 {
+        talk.c("*1\r\n$4\r\nPING\r\n").s("+PONG\r\n");
+    }
+    assert_eq!(talk.step, Step::Done(NOT_HTTP));
+    talk.is(&[]);
+}
+
+#[test]
+fn more_requests_than_are_kept() {
+    let mut talk = Talk::new();
+    talk.c(GET.repeat(1500)).s(OK.repeat(1500));
+    assert_eq!((talk.calls.len(), talk.http.skipped), (1024, 476));
+    talk.quiet().c(GET).s(OK);
+    assert_eq!((talk.calls.len(), talk.http.skipped), (1025, 476));
+    let mut talk = Talk::new();
+    talk.c(format!("GET /{} HTTP/1.1\r\n\r\n", "t".repeat(8000)).repeat(100));
+    assert!(talk.http.held() < 600 << 10, "{}", talk.http.held());
+}
