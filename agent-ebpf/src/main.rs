@@ -1,6 +1,24 @@
-//! Weir: the kernel half.
+//! Weir: the kernel half. Hooks see segments, `track` keeps each connection's state, `framing` decides what to keep of
+//! a segment, `emit` hands it to the agent. Every hook fails open.
 #![no_std]
 #![no_main]
+
+mod conn;
+mod copy;
+mod emit;
+mod framing;
+mod hooks;
+mod knobs;
+mod maps;
+mod packet;
+mod stats;
+mod track;
+mod who;
+
+// Must be named so and be NUL-terminated: the kernel compares it with its list of licences (`license_is_gpl_compatible`).
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

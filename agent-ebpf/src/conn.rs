@@ -1,0 +1,104 @@
+//! What the kernel keeps for a connection: the value of its socket's storage.
+
+use weir_common::conn::{Framing, Known, Owner, Role};
+use weir_common::record::{HOLD, Segment, Way};
+
+/// State of one socket. Zeroed when created; a listener's is copied to what it accepts.
+///
+/// Egress of a process and ingress of a soft interrupt may run at once for the same socket. So every field has one
+/// writer: the way it belongs to; where both ways meet (`held`), the order of the writes keeps it whole (see `track`).
+#[repr(C)]
+pub(crate) struct Conn {
+    /// Socket cookie; 0: this state is new or was inherited from a listener.
+    pub cookie: u64,
+    /// Address of the socket's kernel structure, written and read back to get a number the verifier lets us add to.
+    pub sk: u64,
+    /// Who holds it.
+    pub owner: Owner,
+    /// Network namespace.
+    pub netns: u64,
+    /// cgroup of the socket.
+    pub cgroup: u64,
+    /// Next expected sequence number, by way.
+    pub next: [u32; 2],
+    /// Where the first hole starts, by way; only while `holes` says so.
+    pub hole: [u32; 2],
+    /// Payload bytes kept since the message may have started, by way.
+    pub kept: [u32; 2],
+    /// Records refused by the ring since the last one that was accepted.
+    pub lost: u32,
+    /// A [`Role`].
+    pub role: u8,
+    /// A [`Framing`].
+    pub framing: u8,
+    /// Bit per way: `next` is valid.
+    pub known: u8,
+    /// Bit per way: there is a hole.
+    pub holes: u8,
+    /// Bit per way: FIN was seen.
+    pub fins: u8,
+    /// Way of the last payload plus one; 0: none yet.
+    pub last: u8,
+    /// The agent knows of this connection.
+    pub announced: u8,
+    /// Requests are pipelined: every byte of both ways is kept.
+    pub deep: u8,
+    /// The server's first bytes were a status line.
+    pub confirmed: u8,
+    /// 1: the peer reset it; 2: this side did.
+    pub reset_by: u8,
+    /// 1: older than the agent.
+    pub midway: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Thread that sent the held request, for a client.
+    pub held_tgid: u32,
+    /// Its thread.
+    pub held_tid: u32,
+    /// The held request's segment.
+    pub held: Segment,
+    /// Its payload.
+    pub hold: [u8; HOLD],
+}
+
+impl Conn {
+    #[inline(always)]
+    pub(crate) fn role(&self) -> Role {
+        Role(self.role)
+    }
+
+    #[inline(always)]
+    pub(crate) fn framing(&self) -> Framing {
+        Framing(self.framing)
+    }
+
+    /// Whether bytes of this way belong to requests.
+    #[inline(always)]
+    pub(crate) fn is_request(&self, way: Way) -> bool {
+        (self.role == Role::SERVER.0) == (way.0 == Way::IN.0)
+    }
+
+    /// A held request is there.
+    #[inline(always)]
+    pub(crate) fn holds(&self) -> bool {
+        // SAFETY: a field of a live map value; volatile because the other way's run may change it.
+        unsafe { core::ptr::addr_of!(self.held.kept).read_volatile() != 0 }
+    }
+
+    /// Ends the hold, after its bytes were copied.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) {
+        // SAFETY: as in `holds`; written last, so that nobody overwrites the bytes while they are copied.
+        unsafe { core::ptr::addr_of_mut!(self.held.kept).write_volatile(0) }
+    }
+
+    /// Forgets what was inherited from a listener, but for the owner.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, cookie: u64, role: Role) {
+        if self.role == Role::LISTENER.0 && self.owner.known != Known::NO.0 {
+            self.owner.known = Known::LISTENER.0;
+        }
+        self.cookie = cookie;
+        self.role = role.0;
+    }
+}

@@ -1,0 +1,10 @@
+//! The hooks, each with what it needs of the kernel.
+
+/// 5.10: every segment of every socket below the attached cgroup.
+mod cgroup_skb;
+/// 5.10: birth of sockets.
+mod cgroup_sock;
+/// 5.10: processes.
+mod sched;
+/// 5.10: connections established and closed.
+mod sock_ops;

@@ -1,0 +1,53 @@
+//! What the loader sets before it loads.
+
+use aya_ebpf::Global;
+use weir_common::knob::{NO_OFFSET, Offsets};
+
+/// Offsets in kernel structures, from BTF.
+#[unsafe(no_mangle)]
+static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
+
+/// The agent's own process id: its sockets are not observed. 0: none.
+#[unsafe(no_mangle)]
+static SELF_TGID: Global<u32> = Global::new(0);
+
+/// Where the current process can be read: see `CURRENT_*`.
+#[unsafe(no_mangle)]
+static CURRENT: Global<u32> = Global::new(CURRENT_NONE);
+
+/// Nowhere.
+pub(crate) const CURRENT_NONE: u32 = 0;
+/// `bpf_get_current_pid_tgid` is allowed in `cgroup_skb` (6.12+).
+pub(crate) const CURRENT_HELPER: u32 = 1;
+/// Only through `bpf_get_current_task` and offsets.
+pub(crate) const CURRENT_TASK: u32 = 2;
+
+/// `bpf_get_netns_cookie` is allowed in `cgroup_skb` or `sock_ops`.
+#[unsafe(no_mangle)]
+static NETNS_COOKIE: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub(crate) fn offsets() -> Offsets {
+    OFFSETS.load()
+}
+
+#[inline(always)]
+pub(crate) fn self_tgid() -> u32 {
+    SELF_TGID.load()
+}
+
+#[inline(always)]
+pub(crate) fn current() -> u32 {
+    CURRENT.load()
+}
+
+#[inline(always)]
+pub(crate) fn has_netns_cookie() -> bool {
+    NETNS_COOKIE.load() != 0
+}
+
+/// Whether an offset is known.
+#[inline(always)]
+pub(crate) fn known(offset: u32) -> bool {
+    offset != NO_OFFSET
+}

@@ -1,0 +1,103 @@
+//! IP and TCP headers of a segment. `cgroup_skb` starts at the network header (5.10 and newer).
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+
+/// FIN, RST (RFC 9293 §3.1).
+pub(crate) const FIN: u8 = 1;
+/// RST.
+pub(crate) const RST: u8 = 4;
+
+/// First payload bytes that are looked at.
+pub(crate) const PEEK: usize = 24;
+
+/// A TCP segment.
+pub(crate) struct Packet {
+    /// Sequence number of the first payload byte.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Where the payload starts.
+    pub offset: u32,
+    /// Payload bytes.
+    pub len: u32,
+    /// TCP flags.
+    pub flags: u8,
+}
+
+/// Reads the headers. `Ok(None)`: not TCP, or nothing that Weir looks at (a pure acknowledgement).
+#[inline(always)]
+pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, ()> {
+    // SAFETY: the context of a cgroup_skb program.
+    let total = unsafe { (*skb).len };
+    if total < 40 {
+        return Ok(None);
+    }
+    // One read of an IPv4 and a TCP header without options: cheaper than a read a field.
+    let mut b = [0u8; 40];
+    // SAFETY: `b` is 40 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 40) } != 0 {
+        return Err(());
+    }
+    let ip = match b[0] >> 4 {
+        4 => {
+            if b[9] != 6 {
+                return Ok(None);
+            }
+            u32::from(b[0] & 15) * 4
+        }
+        6 => match ipv6(skb, b[6])? {
+            Some(at) => at,
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let mut t = [0u8; 16];
+    let tcp = if ip == 20 {
+        t.copy_from_slice(&b[20..36]);
+        &t
+    } else {
+        // SAFETY: `t` is 16 bytes long.
+        if unsafe { bpf_skb_load_bytes(skb.cast(), ip, t.as_mut_ptr().cast(), 16) } != 0 {
+            return Err(());
+        }
+        &t
+    };
+    let header = u32::from(tcp[12] >> 4) * 4;
+    let offset = ip + header;
+    let flags = tcp[13];
+    let len = total.saturating_sub(offset);
+    if len == 0 && flags & (FIN | RST) == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Packet {
+        seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+        ack: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
+        offset,
+        len,
+        flags,
+    }))
+}
+
+/// Walks extension headers (RFC 8200 §4): hop-by-hop, routing, destination options; a fragment is not followed.
+#[inline(always)]
+fn ipv6(skb: *mut __sk_buff, first: u8) -> Result<Option<u32>, ()> {
+    let mut next = first;
+    let mut at = 40u32;
+    for _ in 0..4 {
+        match next {
+            6 => return Ok(Some(at)),
+            0 | 43 | 60 => {
+                let mut head = [0u8; 2];
+                // SAFETY: `head` is 2 bytes long.
+                if unsafe { bpf_skb_load_bytes(skb.cast(), at, head.as_mut_ptr().cast(), 2) } != 0 {
+                    return Err(());
+                }
+                next = head[0];
+                at += (u32::from(head[1]) + 1) * 8;
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,206 @@
+//! Socket → connection state: finding it, starting it, and each way's sequence numbers.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get, bpf_tcp_sock,
+};
+use weir_common::conn::{Ends, Framing, Known, Role};
+use weir_common::knob::Slot;
+use weir_common::record::{SEG_AHEAD, SEG_BEHIND, Way};
+
+use crate::conn::Conn;
+use crate::maps::CONNS;
+use crate::packet::Packet;
+use crate::stats::count;
+
+/// `TCP_LISTEN` of include/net/tcp_states.h.
+pub(crate) const TCP_LISTEN: u32 = 10;
+/// `BPF_SK_STORAGE_GET_F_CREATE`.
+pub(crate) const CREATE: u64 = 1;
+/// A segment further ahead than this is outside any receive window in use (RFC 7323 allows 1 GiB, Linux `tcp_rmem`
+/// defaults to 6 MiB): forged, or of another life of the connection.
+const FAR: i32 = 64 << 20;
+
+/// The storage of a socket; null where there is none.
+#[inline(always)]
+pub(crate) fn storage(sk: *mut core::ffi::c_void, flags: u64) -> *mut Conn {
+    // SAFETY: `sk` is a full socket or the context of a socket hook; the verifier checks it.
+    unsafe { bpf_sk_storage_get(CONNS.as_ptr(), sk, core::ptr::null_mut(), flags) }.cast()
+}
+
+/// The full socket of a packet; null where there is none.
+#[inline(always)]
+pub(crate) fn socket(skb: *mut __sk_buff) -> *mut bpf_sock {
+    // SAFETY: the context of a cgroup_skb program; the pointer is checked before use.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() { sk } else { bpf_sk_fullsock(sk) }
+    }
+}
+
+/// The state of a packet's connection; `None` for a listener or where no storage can be had.
+#[inline(always)]
+pub(crate) fn connection<'a>(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'a mut Conn> {
+    let mut conn = storage(sk.cast(), 0);
+    if conn.is_null() {
+        // SAFETY: checked by the caller.
+        if unsafe { (*sk).state } == TCP_LISTEN {
+            return None;
+        }
+        conn = storage(sk.cast(), CREATE);
+        if conn.is_null() {
+            count(Slot::NO_STORAGE, 1);
+            return None;
+        }
+        // SAFETY: checked for null above.
+        let conn = unsafe { &mut *conn };
+        conn.midway = 1;
+        conn.framing = Framing::MIDWAY.0;
+    }
+    // SAFETY: checked for null above.
+    let conn = unsafe { &mut *conn };
+    if conn.cookie == 0 {
+        // SAFETY: checked by the caller.
+        if unsafe { (*sk).state } == TCP_LISTEN {
+            return None;
+        }
+        // SAFETY: the context of a cgroup_skb program.
+        let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        start(conn, cookie, sk);
+    }
+    Some(conn)
+}
+
+/// First sight of a connection that `sock_ops` did not announce.
+#[inline(always)]
+fn start(conn: &mut Conn, cookie: u64, sk: *mut bpf_sock) {
+    let role = if conn.role == Role::LISTENER.0 {
+        Role::SERVER
+    } else if conn.midway == 0 && conn.owner.known == Known::CREATOR.0 {
+        // A socket that was created under our eyes and is no listener's child has connected.
+        Role::CLIENT
+    } else {
+        Role::UNKNOWN
+    };
+    conn.begin(cookie, role);
+    if conn.cgroup == 0 {
+        // SAFETY: a full socket.
+        conn.cgroup = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    }
+}
+
+/// The ends of a full socket.
+#[inline(always)]
+pub(crate) fn ends(sk: *mut bpf_sock) -> Ends {
+    // SAFETY: a full socket, checked by the caller; each field is read by itself, as the verifier wants it.
+    unsafe {
+        let family = (*sk).family;
+        let mut ends = Ends {
+            local: [0; 16],
+            remote: [0; 16],
+            local_port: (*sk).src_port as u16,
+            remote_port: u16::from_be((*sk).dst_port),
+            family: family as u16,
+            reserved: 0,
+        };
+        if family == 10 {
+            let (l, r) = (&raw const (*sk).src_ip6, &raw const (*sk).dst_ip6);
+            put(&mut ends.local, [(*l)[0], (*l)[1], (*l)[2], (*l)[3]]);
+            put(&mut ends.remote, [(*r)[0], (*r)[1], (*r)[2], (*r)[3]]);
+        } else {
+            put(&mut ends.local, [0, 0, 0xffff_0000, (*sk).src_ip4]);
+            put(&mut ends.remote, [0, 0, 0xffff_0000, (*sk).dst_ip4]);
+        }
+        ends
+    }
+}
+
+/// Writes an address whose words are in network byte order.
+#[inline(always)]
+pub(crate) fn put(to: &mut [u8; 16], words: [u32; 4]) {
+    let mut i = 0;
+    while i < 4 {
+        let b = words[i].to_ne_bytes();
+        to[i * 4] = b[0];
+        to[i * 4 + 1] = b[1];
+        to[i * 4 + 2] = b[2];
+        to[i * 4 + 3] = b[3];
+        i += 1;
+    }
+}
+
+/// What is new in a segment.
+pub(crate) struct New {
+    /// Sequence number of the first new byte.
+    pub seq: u32,
+    /// New bytes.
+    pub len: u32,
+    /// Payload bytes before the first new one.
+    pub skip: u32,
+    /// `SEG_AHEAD`, `SEG_BEHIND` or 0.
+    pub flags: u8,
+}
+
+/// Compares a segment with what is expected, so that each byte of a stream is counted once. `None`: nothing new.
+///
+/// Ingress runs before TCP's own checks: retransmits, duplicates, reordered and forged segments all pass here; egress
+/// retransmits pass again.
+#[inline(always)]
+pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Packet) -> Option<New> {
+    let w = usize::from(way.0 & 1);
+    let bit = 1u8 << w;
+    if conn.known & bit == 0 {
+        conn.known |= bit;
+        conn.next[w] = packet.seq;
+    }
+    let end = packet.seq.wrapping_add(packet.len);
+    let next = conn.next[w];
+    let ahead = packet.seq.wrapping_sub(next).cast_signed();
+    if ahead == 0 && conn.holes & bit == 0 {
+        conn.next[w] = end;
+        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags: 0 });
+    }
+    if ahead > FAR {
+        count(Slot::DUPLICATE, 1);
+        return None;
+    }
+    if conn.holes & bit != 0 && filled(sk, way, next) {
+        conn.holes &= !bit;
+    }
+    if ahead >= 0 {
+        // TCP sends in order: what egress misses was not readable and will not come.
+        if ahead > 0 && way == Way::IN && conn.holes & bit == 0 {
+            conn.holes |= bit;
+            conn.hole[w] = next;
+        }
+        conn.next[w] = end;
+        let flags = if conn.holes & bit == 0 { 0 } else { SEG_AHEAD };
+        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags });
+    }
+    let over = end.wrapping_sub(next).cast_signed();
+    if conn.holes & bit != 0 && end.wrapping_sub(conn.hole[w]).cast_signed() > 0 {
+        if over > 0 {
+            conn.next[w] = end;
+        }
+        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags: SEG_BEHIND });
+    }
+    if over > 0 {
+        conn.next[w] = end;
+        return Some(New { seq: next, len: over as u32, skip: packet.len - over as u32, flags: 0 });
+    }
+    count(Slot::DUPLICATE, 1);
+    None
+}
+
+/// Whether TCP itself has received everything below `next`: `rcv_nxt` is a lower bound.
+#[inline(always)]
+fn filled(sk: *mut bpf_sock, way: Way, next: u32) -> bool {
+    if way == Way::OUT {
+        return false;
+    }
+    // SAFETY: a full socket; the result is checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        !tcp.is_null() && (*tcp).rcv_nxt.wrapping_sub(next).cast_signed() >= 0
+    }
+}
