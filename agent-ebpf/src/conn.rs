@@ -3,6 +3,53 @@
 use weir_common::conn::{Framing, Known, Owner, Role};
 use weir_common::record::{HOLD, Segment, Way};
 
+/// What is decided about a segment before it is acted on. It lies in the map and not on the stack because the verifier
+/// follows every value that it knows: what is read back from a map is unknown to it, so the ways that lead here become
+/// one.
+#[repr(C)]
+pub(crate) struct Stage {
+    /// The segment as it will be told.
+    pub segment: Segment,
+    /// Where its new payload starts in the packet.
+    pub offset: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Thread that sends it.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// One of `framing::like`.
+    pub request: u8,
+    /// 1: a status line, or as much of it as there is.
+    pub status: u8,
+    /// 1: enough bytes for a certain answer about a status line.
+    pub told: u8,
+    /// What to do: an `act` of `hooks::cgroup_skb`.
+    pub act: u8,
+    /// FIN was set.
+    pub fin: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Reads a staged field.
+macro_rules! staged {
+    ($stage:expr, $($field:tt).+) => {
+        // SAFETY: a field of a live map value; volatile so that it is read back.
+        unsafe { (&raw const (*$stage).$($field).+).read_volatile() }
+    };
+}
+
+/// Writes a staged field.
+macro_rules! stage {
+    ($stage:expr, $($field:tt).+, $value:expr) => {{
+        let value = $value;
+        // SAFETY: a field of a live map value.
+        unsafe { (&raw mut (*$stage).$($field).+).write_volatile(value) }
+    }};
+}
+pub(crate) use {stage, staged};
+
 /// State of one socket. Zeroed when created; a listener's is copied to what it accepts.
 ///
 /// Egress of a process and ingress of a soft interrupt may run at once for the same socket. So every field has one
@@ -55,6 +102,8 @@ pub(crate) struct Conn {
     pub held_tgid: u32,
     /// Its thread.
     pub held_tid: u32,
+    /// By way: what is decided about the segment at hand.
+    pub stage: [Stage; 2],
     /// The held request's segment.
     pub held: Segment,
     /// Its payload.
@@ -62,11 +111,6 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    #[inline(always)]
-    pub(crate) fn role(&self) -> Role {
-        Role(self.role)
-    }
-
     #[inline(always)]
     pub(crate) fn framing(&self) -> Framing {
         Framing(self.framing)

@@ -6,11 +6,10 @@ use weir_common::conn::Ends;
 use weir_common::knob::Slot;
 use weir_common::record::{Bytes, FLAG_MIDWAY, HOLD, Head, Kind, LARGE, MEDIUM, Opened, Pair, SMALL, Segment, TAIL};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, staged};
 use crate::copy;
 use crate::maps::RING;
 use crate::stats::count;
-use crate::who::Thread;
 
 /// Reserves a record of `T`; null when the ring is full.
 #[inline(always)]
@@ -39,9 +38,10 @@ fn head(conn: &mut Conn, kind: Kind, flags: u16, at: u64) -> Head {
     Head { kind: kind.0, flags, lost, conn: conn.cookie, at }
 }
 
-/// Announces a connection once; tried again with its next record while the ring is full.
+/// Announces a connection once; tried again with its next record while the ring is full. `next` is where the records of
+/// each way begin.
 #[inline(always)]
-pub(crate) fn announce(conn: &mut Conn, ends: &Ends, at: u64) {
+pub(crate) fn announce(conn: &mut Conn, ends: &Ends, next: [u32; 2], at: u64) {
     if conn.announced != 0 {
         return;
     }
@@ -51,40 +51,40 @@ pub(crate) fn announce(conn: &mut Conn, ends: &Ends, at: u64) {
         return;
     }
     let flags = if conn.midway != 0 { FLAG_MIDWAY } else { 0 };
-    let opened = Opened {
-        head: Head { kind: Kind::OPENED.0, flags, lost: 0, conn: conn.cookie, at },
-        ends: *ends,
-        owner: conn.owner,
-        netns: conn.netns,
-        cgroup: conn.cgroup,
-        role: conn.role,
-        framing: conn.framing,
-        reserved: [0; 6],
-    };
-    // SAFETY: `record` is not null and has room for an `Opened`.
-    unsafe { record.write(opened) };
+    let head = Head { kind: Kind::OPENED.0, flags, lost: 0, conn: conn.cookie, at };
+    // SAFETY: `record` is not null and has room for an `Opened`. Field by field: a whole one would lie on the stack and
+    // be copied bytewise.
+    unsafe {
+        (&raw mut (*record).head).write(head);
+        (&raw mut (*record).ends).write(*ends);
+        (&raw mut (*record).owner).write(conn.owner);
+        (&raw mut (*record).netns).write(conn.netns);
+        (&raw mut (*record).cgroup).write(conn.cgroup);
+        (&raw mut (*record).role).write(conn.role);
+        (&raw mut (*record).framing).write(conn.framing);
+        (&raw mut (*record).known).write(conn.known);
+        (&raw mut (*record).reserved).write([0; 5]);
+        (&raw mut (*record).next).write(next);
+    }
     submit(record);
     conn.announced = 1;
 }
 
 #[inline(always)]
-fn window<const N: usize, const M: u32>(
-    skb: *mut __sk_buff,
-    conn: &mut Conn,
-    segment: &Segment,
-    offset: u32,
-    by: Thread,
-) {
+fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
     let record = reserve::<Kept<Bytes, N>>();
     if record.is_null() {
         conn.lost += 1;
         count(Slot::LOST_RING, 1);
         return;
     }
+    let from = &raw const conn.stage[w];
+    let (segment, offset) = (staged!(from, segment), staged!(from, offset));
+    let (tgid, tid) = (staged!(from, tgid), staged!(from, tid));
     // SAFETY: `record` is not null; each write stays inside its `Kept<Bytes, N>`.
     unsafe {
         let head = head(conn, Kind::BYTES, 0, segment.at);
-        (&raw mut (*record).head).write(Bytes { head, segment: *segment, tgid: by.tgid, tid: by.tid });
+        (&raw mut (*record).head).write(Bytes { head, segment, tgid, tid });
         if segment.kept != 0
             && copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), segment.kept).is_err()
         {
@@ -97,33 +97,56 @@ fn window<const N: usize, const M: u32>(
     submit(record);
 }
 
-/// Hands over a segment with `segment.kept` of its payload, which starts at `offset`.
+/// Hands over the staged segment with `segment.kept` of its payload.
 #[inline(always)]
-pub(crate) fn bytes(skb: *mut __sk_buff, conn: &mut Conn, segment: &Segment, offset: u32, by: Thread) {
-    if segment.kept <= TAIL as u32 {
-        window::<TAIL, { TAIL as u32 }>(skb, conn, segment, offset, by);
-    } else if segment.kept <= SMALL as u32 {
-        window::<SMALL, { SMALL as u32 }>(skb, conn, segment, offset, by);
-    } else if segment.kept <= MEDIUM as u32 {
-        window::<MEDIUM, { MEDIUM as u32 }>(skb, conn, segment, offset, by);
+pub(crate) fn bytes(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+    let kept = staged!(&raw const conn.stage[w], segment.kept);
+    if kept <= TAIL as u32 {
+        window::<TAIL, { TAIL as u32 }>(skb, conn, w);
+    } else if kept <= SMALL as u32 {
+        window::<SMALL, { SMALL as u32 }>(skb, conn, w);
+    } else if kept <= MEDIUM as u32 {
+        window::<MEDIUM, { MEDIUM as u32 }>(skb, conn, w);
     } else {
-        window::<LARGE, { LARGE as u32 }>(skb, conn, segment, offset, by);
+        window::<LARGE, { LARGE as u32 }>(skb, conn, w);
     }
+}
+
+/// Hands over a segment without payload: a FIN.
+#[inline(always)]
+pub(crate) fn bare(conn: &mut Conn, segment: Segment) {
+    count(Slot::SEEN, 1);
+    let record = reserve::<Bytes>();
+    if record.is_null() {
+        conn.lost += 1;
+        count(Slot::LOST_RING, 1);
+        return;
+    }
+    let head = head(conn, Kind::BYTES, 0, segment.at);
+    // SAFETY: `record` is not null and has room for a `Bytes`.
+    unsafe { record.write(Bytes { head, segment, tgid: 0, tid: 0 }) };
+    submit(record);
 }
 
 /// Copies the held request's payload, 64 bytes a step.
 #[inline(always)]
 fn copy_hold(conn: &Conn, to: *mut [u8; HOLD], len: u32) {
-    let from = core::ptr::addr_of!(conn.hold).cast::<[u64; 8]>();
-    let to = to.cast::<[u64; 8]>();
+    let from = core::ptr::addr_of!(conn.hold).cast::<u64>();
+    let to = to.cast::<u64>();
     let mut i = 0usize;
-    while i < HOLD / 64 {
-        if i as u32 * 64 >= len {
+    while i < HOLD / 8 {
+        if i as u32 * 8 >= len {
             break;
         }
-        // SAFETY: `i` is below `HOLD / 64`, both sides are `HOLD` bytes long and 8-byte aligned.
-        unsafe { to.add(i).write(from.add(i).read()) };
-        i += 1;
+        // Volatile, because the compiler would make this a call of a bytewise `memcpy`.
+        macro_rules! word {
+            ($($n:literal)*) => {
+                // SAFETY: `i + 7` is below `HOLD / 8`, both sides are `HOLD` bytes long and 8-byte aligned.
+                unsafe { $(to.add(i + $n).write_volatile(from.add(i + $n).read_volatile());)* }
+            };
+        }
+        word!(0 1 2 3 4 5 6 7);
+        i += 8;
     }
 }
 
@@ -153,13 +176,7 @@ pub(crate) fn flush(conn: &mut Conn) {
 }
 
 #[inline(always)]
-fn paired<const N: usize, const M: u32>(
-    skb: *mut __sk_buff,
-    conn: &mut Conn,
-    response: &Segment,
-    offset: u32,
-    by: Thread,
-) {
+fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
     count(Slot::SEEN, 2);
     let record = reserve::<Kept<Kept<Pair, HOLD>, N>>();
     if record.is_null() {
@@ -169,11 +186,15 @@ fn paired<const N: usize, const M: u32>(
         return;
     }
     let request = conn.held;
-    let by = if by.tgid == 0 { Thread { tgid: conn.held_tgid, tid: conn.held_tid } } else { by };
+    let from = &raw const conn.stage[w];
+    let (response, offset) = (staged!(from, segment), staged!(from, offset));
+    // One of both is this node's: the held request's sender for a client, the response's for a server.
+    let tgid = staged!(from, tgid) | conn.held_tgid;
+    let tid = staged!(from, tid) | conn.held_tid;
     // SAFETY: `record` is not null; each write stays inside it.
     unsafe {
         let head = head(conn, Kind::PAIR, 0, response.at);
-        (&raw mut (*record).head.head).write(Pair { head, request, response: *response, tgid: by.tgid, tid: by.tid });
+        (&raw mut (*record).head.head).write(Pair { head, request, response, tgid, tid });
         copy_hold(conn, &raw mut (*record).head.data, request.kept);
         conn.release();
         if copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), response.kept).is_err() {
@@ -186,12 +207,12 @@ fn paired<const N: usize, const M: u32>(
     submit(record);
 }
 
-/// Hands the held request over together with the first segment of its response.
+/// Hands the held request over together with the staged segment, the first of its response.
 #[inline(always)]
-pub(crate) fn pair(skb: *mut __sk_buff, conn: &mut Conn, response: &Segment, offset: u32, by: Thread) {
-    if response.kept <= SMALL as u32 {
-        paired::<SMALL, { SMALL as u32 }>(skb, conn, response, offset, by);
+pub(crate) fn pair(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+    if staged!(&raw const conn.stage[w], segment.kept) <= SMALL as u32 {
+        paired::<SMALL, { SMALL as u32 }>(skb, conn, w);
     } else {
-        paired::<MEDIUM, { MEDIUM as u32 }>(skb, conn, response, offset, by);
+        paired::<MEDIUM, { MEDIUM as u32 }>(skb, conn, w);
     }
 }

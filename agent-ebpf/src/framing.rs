@@ -23,73 +23,76 @@ const fn tchar() -> [u64; 2] {
 }
 
 /// How much a segment's first bytes look like the start of a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Like {
+pub(crate) mod like {
     /// They can't be one.
-    No,
-    /// Too few bytes to say.
-    Maybe,
+    pub(crate) const NO: u32 = 0;
+    // 1: too few bytes to say.
     /// A token, a space, and what a target may start with.
-    Yes,
+    pub(crate) const YES: u32 = 2;
+}
+
+/// 1 where `a == b`, else 0, without a branch.
+#[inline(always)]
+fn same(a: u32, b: u32) -> u32 {
+    ((a ^ b).wrapping_sub(1) >> 31) & 1
+}
+
+/// 1 where `a < b` (both below 2³¹), else 0, without a branch.
+#[inline(always)]
+fn below(a: u32, b: u32) -> u32 {
+    a.wrapping_sub(b) >> 31
 }
 
 /// Looks at the first `n` of `bytes` for `method SP request-target` (RFC 9112 §3). Empty lines before it are allowed
-/// (§2.2) and leave it open.
+/// (§2.2) and leave it open. Without branches on the bytes: the verifier would follow each way of each byte.
 #[inline(always)]
-pub(crate) fn request(bytes: &[u8; PEEK], n: u32) -> Like {
-    if bytes[0] == b'\r' || bytes[0] == b'\n' {
-        return Like::Maybe;
-    }
+pub(crate) fn request(bytes: &[u8; PEEK], n: u32) -> u32 {
+    // `open`: nothing but token bytes so far; `yes`: token, space, target seen.
+    let (mut open, mut yes, mut maybe) = (1u32, 0u32, 0u32);
     let mut i = 0usize;
     while i < PEEK - 1 {
-        if i as u32 >= n {
-            return Like::Maybe;
-        }
-        let c = bytes[i];
-        if c == b' ' {
-            if i == 0 {
-                return Like::No;
-            }
-            if i as u32 + 1 >= n {
-                return Like::Maybe;
-            }
-            let t = bytes[i + 1];
-            return if t == b'/' || t == b'*' || t == b'[' || t.is_ascii_alphanumeric() { Like::Yes } else { Like::No };
-        }
-        let set = if c < 64 {
-            TCHAR[0]
-        } else if c < 128 {
-            TCHAR[1]
-        } else {
-            0
-        };
-        if (set >> (c & 63)) & 1 == 0 {
-            return Like::No;
-        }
+        let c = u32::from(bytes[i]);
+        let there = below(i as u32, n);
+        let space = same(c, u32::from(b' '));
+        let next = below(i as u32 + 1, n);
+        let target = u32::from(bytes[i + 1]);
+        // Visible ASCII: what a target starts with is not looked at more closely.
+        let visible = below(0x20, target) & below(target, 0x7f);
+        let hit = open & there & space & below(0, i as u32);
+        yes |= hit & next & visible;
+        maybe |= hit & (1 - next);
+        let set = TCHAR[0] & below(c, 64).wrapping_neg() as i32 as i64 as u64
+            | TCHAR[1] & (below(c, 128) & (1 - below(c, 64))).wrapping_neg() as i32 as i64 as u64;
+        let token = (set >> (c & 63)) as u32 & 1;
+        open &= (token & there) | (1 - there);
         i += 1;
     }
-    Like::Maybe
+    let first = u32::from(bytes[0]);
+    let empty = same(first, u32::from(b'\r')) | same(first, u32::from(b'\n'));
+    yes * like::YES | (1 - yes) * (open | maybe | empty)
 }
 
-/// Looks for `HTTP/` (RFC 9112 §4), or as much of it as there is.
+/// 1 where the bytes start with `HTTP/` (RFC 9112 §4), or with as much of it as there is.
 #[inline(always)]
-pub(crate) fn status(bytes: &[u8; PEEK], n: u32) -> bool {
+pub(crate) fn status(bytes: &[u8; PEEK], n: u32) -> u32 {
     let want = *b"HTTP/";
+    let mut is = 1u32;
     let mut i = 0usize;
     while i < 5 {
-        if i as u32 >= n {
-            return true;
-        }
-        if bytes[i] != want[i] {
-            return false;
-        }
+        is &= same(u32::from(bytes[i]), u32::from(want[i])) | (1 - below(i as u32, n));
         i += 1;
     }
-    true
+    is
 }
 
-/// The signature of the PROXY protocol's version 2, which stands before the first request.
+/// 1 for the signature of the PROXY protocol's version 2, which stands before the first request.
 #[inline(always)]
-pub(crate) fn proxy_v2(bytes: &[u8; PEEK], n: u32) -> bool {
-    n >= 12 && bytes[0] == 0x0d && bytes[1] == 0x0a && bytes[2] == 0x0d && bytes[3] == 0x0a && bytes[4] == 0
+pub(crate) fn proxy_v2(bytes: &[u8; PEEK], n: u32) -> u32 {
+    below(11, n) & same(u32::from(bytes[0]), 13) & same(u32::from(bytes[1]), 10) & same(u32::from(bytes[4]), 0)
+}
+
+/// 1 where `n` bytes are enough for a certain answer of [`status`].
+#[inline(always)]
+pub(crate) fn told(n: u32) -> u32 {
+    below(4, n)
 }

@@ -2,6 +2,8 @@
 //! a segment, `emit` hands it to the agent. Every hook fails open.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![expect(internal_features, reason = "an atomic add without a libcore type for it on this target")]
 
 mod conn;
 mod copy;

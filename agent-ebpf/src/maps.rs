@@ -51,7 +51,7 @@ map! {
 
 map! {
     /// Counters, one row a [`Slot`]: per CPU, so that no hook writes what another one reads.
-    COUNTS: Counts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, { Slot::COUNT as usize }, 0
+    COUNTS: Counts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, Slot::COUNT as usize, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).

@@ -9,7 +9,7 @@ pub(crate) const FIN: u8 = 1;
 pub(crate) const RST: u8 = 4;
 
 /// First payload bytes that are looked at.
-pub(crate) const PEEK: usize = 24;
+pub(crate) const PEEK: usize = 16;
 
 /// A TCP segment.
 pub(crate) struct Packet {

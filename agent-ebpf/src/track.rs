@@ -8,9 +8,9 @@ use weir_common::conn::{Ends, Framing, Known, Role};
 use weir_common::knob::Slot;
 use weir_common::record::{SEG_AHEAD, SEG_BEHIND, Way};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, stage};
 use crate::maps::CONNS;
-use crate::packet::Packet;
+use crate::packet::{FIN, Packet};
 use crate::stats::count;
 
 /// `TCP_LISTEN` of include/net/tcp_states.h.
@@ -89,31 +89,63 @@ fn start(conn: &mut Conn, cookie: u64, sk: *mut bpf_sock) {
     }
 }
 
+/// Reads a field of a kernel context at a constant offset. As an instruction, because the compiler may compute a
+/// field's address first, and the verifier forbids arithmetic on such pointers.
+macro_rules! field {
+    ($pointer:expr, $type:ty, $($field:tt).+ $(, $index:expr)?) => {{
+        let value: u64;
+        // SAFETY: the verifier checks the pointer and the offset.
+        unsafe {
+            core::arch::asm!(
+                "{0} = *(u32 *)({1} + {2})",
+                out(reg) value,
+                in(reg) $pointer,
+                const core::mem::offset_of!($type, $($field).+) $(+ $index * 4)?,
+                options(nostack, pure, readonly)
+            );
+        }
+        value as u32
+    }};
+}
+pub(crate) use field;
+
 /// The ends of a full socket.
 #[inline(always)]
 pub(crate) fn ends(sk: *mut bpf_sock) -> Ends {
-    // SAFETY: a full socket, checked by the caller; each field is read by itself, as the verifier wants it.
-    unsafe {
-        let family = (*sk).family;
-        let mut ends = Ends {
-            local: [0; 16],
-            remote: [0; 16],
-            local_port: (*sk).src_port as u16,
-            remote_port: u16::from_be((*sk).dst_port),
-            family: family as u16,
-            reserved: 0,
-        };
-        if family == 10 {
-            let (l, r) = (&raw const (*sk).src_ip6, &raw const (*sk).dst_ip6);
-            put(&mut ends.local, [(*l)[0], (*l)[1], (*l)[2], (*l)[3]]);
-            put(&mut ends.remote, [(*r)[0], (*r)[1], (*r)[2], (*r)[3]]);
-        } else {
-            put(&mut ends.local, [0, 0, 0xffff_0000, (*sk).src_ip4]);
-            put(&mut ends.remote, [0, 0, 0xffff_0000, (*sk).dst_ip4]);
-        }
-        ends
+    let family = field!(sk, bpf_sock, family);
+    let mut ends = Ends {
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: field!(sk, bpf_sock, src_port) as u16,
+        // SAFETY: a full socket, checked by the caller.
+        remote_port: u16::from_be(unsafe { (*sk).dst_port }),
+        family: family as u16,
+        reserved: 0,
+    };
+    if family == 10 {
+        let local = [
+            field!(sk, bpf_sock, src_ip6, 0),
+            field!(sk, bpf_sock, src_ip6, 1),
+            field!(sk, bpf_sock, src_ip6, 2),
+            field!(sk, bpf_sock, src_ip6, 3),
+        ];
+        let remote = [
+            field!(sk, bpf_sock, dst_ip6, 0),
+            field!(sk, bpf_sock, dst_ip6, 1),
+            field!(sk, bpf_sock, dst_ip6, 2),
+            field!(sk, bpf_sock, dst_ip6, 3),
+        ];
+        put(&mut ends.local, local);
+        put(&mut ends.remote, remote);
+    } else {
+        put(&mut ends.local, [0, 0, MAPPED, field!(sk, bpf_sock, src_ip4)]);
+        put(&mut ends.remote, [0, 0, MAPPED, field!(sk, bpf_sock, dst_ip4)]);
     }
+    ends
 }
+
+/// Third word of an IPv4-mapped address, as it lies in memory.
+pub(crate) const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// Writes an address whose words are in network byte order.
 #[inline(always)]
@@ -129,26 +161,18 @@ pub(crate) fn put(to: &mut [u8; 16], words: [u32; 4]) {
     }
 }
 
-/// What is new in a segment.
-pub(crate) struct New {
-    /// Sequence number of the first new byte.
-    pub seq: u32,
-    /// New bytes.
-    pub len: u32,
-    /// Payload bytes before the first new one.
-    pub skip: u32,
-    /// `SEG_AHEAD`, `SEG_BEHIND` or 0.
-    pub flags: u8,
-}
-
-/// Compares a segment with what is expected, so that each byte of a stream is counted once. `None`: nothing new.
+/// Compares a segment with what is expected, so that each byte of a stream is counted once, and stages what is new in
+/// it: sequence number, length, place, `SEG_AHEAD` or `SEG_BEHIND`. False: nothing is new.
 ///
 /// Ingress runs before TCP's own checks: retransmits, duplicates, reordered and forged segments all pass here; egress
 /// retransmits pass again.
 #[inline(always)]
-pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Packet) -> Option<New> {
+pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool {
     let w = usize::from(way.0 & 1);
     let bit = 1u8 << w;
+    let to = &raw mut conn.stage[w];
+    stage!(to, ack, packet.ack);
+    stage!(to, fin, packet.flags & FIN);
     if conn.known & bit == 0 {
         conn.known |= bit;
         conn.next[w] = packet.seq;
@@ -156,40 +180,42 @@ pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Pa
     let end = packet.seq.wrapping_add(packet.len);
     let next = conn.next[w];
     let ahead = packet.seq.wrapping_sub(next).cast_signed();
-    if ahead == 0 && conn.holes & bit == 0 {
-        conn.next[w] = end;
-        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags: 0 });
-    }
-    if ahead > FAR {
-        count(Slot::DUPLICATE, 1);
-        return None;
-    }
-    if conn.holes & bit != 0 && filled(sk, way, next) {
-        conn.holes &= !bit;
-    }
-    if ahead >= 0 {
-        // TCP sends in order: what egress misses was not readable and will not come.
-        if ahead > 0 && way == Way::IN && conn.holes & bit == 0 {
-            conn.holes |= bit;
-            conn.hole[w] = next;
+    let (mut skip, mut flags) = (0u32, 0u8);
+    if ahead != 0 || conn.holes & bit != 0 {
+        if ahead > FAR {
+            count(Slot::DUPLICATE, 1);
+            return false;
         }
-        conn.next[w] = end;
-        let flags = if conn.holes & bit == 0 { 0 } else { SEG_AHEAD };
-        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags });
-    }
-    let over = end.wrapping_sub(next).cast_signed();
-    if conn.holes & bit != 0 && end.wrapping_sub(conn.hole[w]).cast_signed() > 0 {
+        if conn.holes & bit != 0 && filled(sk, way, next) {
+            conn.holes &= !bit;
+        }
+        let over = end.wrapping_sub(next).cast_signed();
+        if ahead >= 0 {
+            // TCP sends in order: what egress misses was not readable and will not come.
+            if ahead > 0 && way == Way::IN && conn.holes & bit == 0 {
+                conn.holes |= bit;
+                conn.hole[w] = next;
+            }
+            flags = if conn.holes & bit == 0 { 0 } else { SEG_AHEAD };
+        } else if conn.holes & bit != 0 && end.wrapping_sub(conn.hole[w]).cast_signed() > 0 {
+            flags = SEG_BEHIND;
+        } else if over > 0 {
+            skip = packet.len - over as u32;
+        } else {
+            count(Slot::DUPLICATE, 1);
+            return false;
+        }
         if over > 0 {
             conn.next[w] = end;
         }
-        return Some(New { seq: packet.seq, len: packet.len, skip: 0, flags: SEG_BEHIND });
-    }
-    if over > 0 {
+    } else {
         conn.next[w] = end;
-        return Some(New { seq: next, len: over as u32, skip: packet.len - over as u32, flags: 0 });
     }
-    count(Slot::DUPLICATE, 1);
-    None
+    stage!(to, segment.seq, packet.seq.wrapping_add(skip));
+    stage!(to, segment.len, packet.len - skip);
+    stage!(to, segment.flags, flags);
+    stage!(to, offset, packet.offset + skip);
+    true
 }
 
 /// Whether TCP itself has received everything below `next`: `rcv_nxt` is a lower bound.

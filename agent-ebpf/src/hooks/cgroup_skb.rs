@@ -7,15 +7,14 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use weir_common::conn::{Framing, Role};
 use weir_common::knob::Slot;
-use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_FIN, SEG_TAIL, SEG_TURN, SMALL, Segment, TAIL, Way};
+use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG_TURN, SMALL, Segment, TAIL, Way};
 
-use crate::conn::Conn;
-use crate::framing::{self, Like};
+use crate::conn::{Conn, stage, staged};
+use crate::framing::{self, like};
 use crate::packet::{self, FIN, PEEK, Packet, RST};
 use crate::stats::count;
-use crate::track::{self, New};
-use crate::who::{self, Thread};
-use crate::{copy, emit};
+use crate::track;
+use crate::{copy, emit, who};
 
 /// The verdict that lets a packet pass.
 const PASS: i32 = 1;
@@ -75,180 +74,235 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
         fin(sk, conn, way, packet);
         return;
     }
-    let Some(new) = track::sequence(conn, sk, way, packet) else { return };
-    let mut peek = [0u8; PEEK];
-    let mut peeked = 0u32;
-    let mut ignore = false;
+    if !track::sequence(conn, sk, way, packet) {
+        return;
+    }
+    let w = usize::from(way.0 & 1);
     if conn.confirmed == 0 || conn.last == way.0 + 1 {
         // Anything but the common turn of a confirmed connection: look at the first bytes.
-        peeked = if new.len < PEEK as u32 { new.len } else { PEEK as u32 };
-        let n = (peeked.wrapping_sub(1) & 31) + 1;
-        if n <= PEEK as u32 {
-            // SAFETY: `peek` has room for `n` bytes.
-            unsafe {
-                bpf_skb_load_bytes(skb.cast(), packet.offset + new.skip, peek.as_mut_ptr().cast(), n);
-            }
-        }
-        match decide(conn, way, &peek, peeked) {
-            Decision::Watch => {}
-            Decision::Pass => return,
-            Decision::Last => ignore = true,
-        }
+        look(skb, conn, w);
+    } else {
+        let to = &raw mut conn.stage[w];
+        stage!(to, request, like::NO as u8);
+        stage!(to, status, 0);
+        stage!(to, told, 0);
     }
-    keep(skb, sk, conn, way, packet, &new, &peek, peeked, ignore);
+    decide(conn, way);
+    plan(sk, conn, way);
+    act(skb, conn, way);
 }
 
-enum Decision {
-    /// Keep what is due of the segment.
-    Watch,
-    /// Keep nothing; the connection stays watched.
-    Pass,
+/// What to do with a segment.
+mod acts {
+    /// Nothing; the connection stays watched.
+    pub(super) const PASS: u8 = 0;
+    /// Keep what is due of it.
+    pub(super) const KEEP: u8 = 1;
     /// Keep a window for the agent to say what this is, then ignore the connection.
-    Last,
+    pub(super) const LAST: u8 = 2;
+    /// Keep it until its response passes.
+    pub(super) const HOLD: u8 = 3;
+    /// Hand it over together with the held request.
+    pub(super) const PAIR: u8 = 4;
+    /// Keep all of it.
+    pub(super) const WHOLE: u8 = 5;
+}
+
+/// Stages what the segment starts like.
+#[inline(always)]
+fn look(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+    let to = &raw mut conn.stage[w];
+    let (len, offset) = (staged!(to, segment.len), staged!(to, offset));
+    let mut peek = [0u8; PEEK];
+    let n = if len < PEEK as u32 { len } else { PEEK as u32 };
+    let n = (n.wrapping_sub(1) & (PEEK as u32 - 1)) + 1;
+    // SAFETY: `peek` has room for `n` bytes. What could not be read stays zero and is like nothing.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, peek.as_mut_ptr().cast(), n) };
+    stage!(to, request, (framing::request(&peek, n) | framing::proxy_v2(&peek, n)) as u8);
+    stage!(to, status, framing::status(&peek, n) as u8);
+    stage!(to, told, framing::told(n) as u8);
 }
 
 /// Framing of a connection that is not confirmed yet.
 #[inline(always)]
-fn decide(conn: &mut Conn, way: Way, peek: &[u8; PEEK], n: u32) -> Decision {
+fn decide(conn: &mut Conn, way: Way) {
+    let to = &raw mut conn.stage[usize::from(way.0 & 1)];
+    stage!(to, act, acts::KEEP);
+    if conn.confirmed != 0 {
+        return;
+    }
+    let (request, status, told) = (staged!(to, request), staged!(to, status), staged!(to, told));
     let framing = conn.framing();
     if framing == Framing::MIDWAY || conn.role == Role::UNKNOWN.0 {
-        if n >= 5 && framing::status(peek, n) {
+        if status & told != 0 {
             conn.role = if way == Way::IN { Role::CLIENT.0 } else { Role::SERVER.0 };
             conn.framing = Framing::HEADS.0;
             conn.confirmed = 1;
-            return Decision::Watch;
-        }
-        if framing::request(peek, n) == Like::Yes {
+        } else if u32::from(request) == like::YES {
             if conn.role == Role::UNKNOWN.0 {
                 conn.role = if way == Way::IN { Role::SERVER.0 } else { Role::CLIENT.0 };
             }
             conn.framing = Framing::HEADS.0;
-            return Decision::Watch;
+        } else {
+            stage!(to, act, acts::PASS);
         }
-        return Decision::Pass;
-    }
-    if conn.confirmed != 0 {
-        return Decision::Watch;
-    }
-    if conn.is_request(way) {
+    } else if conn.is_request(way) {
         if framing == Framing::UNDECIDED {
-            if framing::request(peek, n) == Like::No && !framing::proxy_v2(peek, n) {
-                return Decision::Last;
+            if u32::from(request) == like::NO {
+                stage!(to, act, acts::LAST);
+            } else {
+                conn.framing = Framing::HEADS.0;
             }
-            conn.framing = Framing::HEADS.0;
         }
-        return Decision::Watch;
-    }
-    if framing::status(peek, n) {
-        if n >= 5 {
-            conn.confirmed = 1;
-        }
+    } else if status != 0 {
+        conn.confirmed = told;
         conn.framing = Framing::HEADS.0;
-        return Decision::Watch;
-    }
-    if conn.midway != 0 {
+    } else if conn.midway != 0 {
         // What looked like a request was not one: wait for a message that is certain.
         conn.framing = Framing::MIDWAY.0;
         conn.role = Role::UNKNOWN.0;
-        emit::flush(conn);
-        return Decision::Pass;
+        conn.release();
+        stage!(to, act, acts::PASS);
+    } else {
+        stage!(to, act, acts::LAST);
     }
-    Decision::Last
+}
+
+/// Stages when, who, how much is kept, and whether the segment waits, pairs or goes alone.
+#[inline(always)]
+fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
+    let w = usize::from(way.0 & 1);
+    let to = &raw mut conn.stage[w];
+    let first = staged!(to, act);
+    if first == acts::PASS {
+        return;
+    }
+    // SAFETY: no arguments.
+    let at = unsafe { bpf_ktime_get_ns() };
+    stage!(to, segment.at, at);
+    stage!(to, segment.way, way.0);
+    let turn = conn.last != way.0 + 1;
+    conn.last = way.0 + 1;
+    let request = conn.is_request(way);
+    let starts = if request {
+        u32::from(staged!(to, request)) == like::YES
+    } else {
+        staged!(to, status) & staged!(to, told) != 0
+    };
+    if turn || starts {
+        conn.kept[w] = 0;
+    }
+    stage!(to, tgid, 0);
+    stage!(to, tid, 0);
+    if way == Way::OUT && turn {
+        let by = who::sender(conn, sk);
+        stage!(to, tgid, by.tgid);
+        stage!(to, tid, by.tid);
+    }
+    if conn.announced == 0 {
+        let mut next = conn.next;
+        next[w] = staged!(to, segment.seq);
+        let ends = track::ends(sk);
+        emit::announce(conn, &ends, next, at);
+    }
+    let (len, flags) = (staged!(to, segment.len), staged!(to, segment.flags));
+    let plain = turn && flags == 0 && first == acts::KEEP;
+    if conn.holds() {
+        if request {
+            if starts {
+                conn.deep = 1;
+            }
+        } else {
+            // A response longer than its window, to a held segment with more than one head in it: the responses behind
+            // the first would not be kept.
+            if len > MEDIUM as u32 && conn.deep == 0 && !single(conn) {
+                conn.deep = 1;
+            }
+            let covered = staged!(to, ack).wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
+            if plain && covered && conn.deep == 0 {
+                stage!(to, act, acts::PAIR);
+            }
+        }
+    } else if request && plain && len <= HOLD as u32 && conn.deep == 0 {
+        stage!(to, act, acts::HOLD);
+    }
+    let mut flags = flags;
+    if flags != 0 || conn.deep != 0 {
+        if staged!(to, act) == acts::KEEP {
+            stage!(to, act, acts::WHOLE);
+        }
+    }
+    if turn {
+        flags |= SEG_TURN;
+    }
+    if staged!(to, fin) != 0 {
+        flags |= SEG_FIN;
+        conn.fins |= 1 << w;
+    }
+    stage!(to, segment.flags, flags);
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one inlined body; a struct would live on the 512-byte stack")]
-fn keep(
-    skb: *mut __sk_buff,
-    sk: *mut bpf_sock,
-    conn: &mut Conn,
-    way: Way,
-    packet: &Packet,
-    new: &New,
-    peek: &[u8; PEEK],
-    peeked: u32,
-    ignore: bool,
-) {
-    // SAFETY: no arguments.
-    let at = unsafe { bpf_ktime_get_ns() };
+fn act(skb: *mut __sk_buff, conn: &mut Conn, way: Way) {
     let w = usize::from(way.0 & 1);
-    let turn = conn.last != way.0 + 1;
-    let request = conn.is_request(way);
-    conn.last = way.0 + 1;
-    let offset = packet.offset + new.skip;
-    let mut segment = Segment { at, seq: new.seq, len: new.len, kept: 0, way: way.0, flags: new.flags, reserved: 0 };
-    if turn {
-        segment.flags |= SEG_TURN;
-        conn.kept[w] = 0;
-    }
-    if packet.flags & FIN != 0 {
-        segment.flags |= SEG_FIN;
-        conn.fins |= 1 << w;
-    }
-    let by = if way == Way::OUT && (turn || ignore) { who::sender(conn, sk) } else { Thread::default() };
-    if conn.announced == 0 {
-        let ends = track::ends(sk);
-        emit::announce(conn, &ends, at);
-    }
-    if ignore {
-        emit::flush(conn);
-        segment.kept = if new.len < SMALL as u32 { new.len } else { SMALL as u32 };
-        count(Slot::SEEN, 1);
-        emit::bytes(skb, conn, &segment, offset, by);
-        conn.framing = Framing::IGNORE.0;
+    let to = &raw mut conn.stage[w];
+    let act = staged!(to, act);
+    if act == acts::PASS {
         return;
     }
-    if request {
-        if turn && new.flags == 0 && new.len <= HOLD as u32 && conn.deep == 0 && !conn.holds() {
-            hold(skb, conn, segment, offset, by);
-            return;
-        }
-        if conn.holds() {
-            if !turn && framing::request(peek, peeked) == Like::Yes {
-                conn.deep = 1;
-            }
-            emit::flush(conn);
-        }
-    } else if conn.holds() {
-        let covered = packet.ack.wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
-        if turn && new.flags == 0 && covered && (new.len <= MEDIUM as u32 || single(conn)) {
-            segment.kept = if new.len < MEDIUM as u32 { new.len } else { MEDIUM as u32 };
-            conn.kept[w] = segment.kept;
-            emit::pair(skb, conn, &segment, offset, by);
-            return;
-        }
-        if new.len > MEDIUM as u32 && !single(conn) {
-            conn.deep = 1;
-        }
-        emit::flush(conn);
+    let len = staged!(to, segment.len);
+    if act == acts::HOLD {
+        hold(skb, conn, w);
+        return;
+    }
+    if act == acts::PAIR {
+        let kept = if len < MEDIUM as u32 { len } else { MEDIUM as u32 };
+        stage!(to, segment.kept, kept);
+        conn.kept[w] = kept;
+        emit::pair(skb, conn, w);
+        return;
+    }
+    emit::flush(conn);
+    if act == acts::WHOLE {
+        whole(skb, conn, w);
+        return;
+    }
+    if act == acts::LAST {
+        stage!(to, segment.kept, if len < SMALL as u32 { len } else { SMALL as u32 });
+        conn.framing = Framing::IGNORE.0;
+    } else {
+        due(conn, way);
     }
     count(Slot::SEEN, 1);
-    let starts = if request { framing::request(peek, peeked) == Like::Yes } else { peeked >= 5 && framing::status(peek, peeked) };
-    if !turn && starts {
-        conn.kept[w] = 0;
-    }
-    if conn.deep != 0 || new.flags != 0 {
-        whole(skb, conn, segment, offset, by);
-        return;
-    }
-    let limit = if request { LARGE as u32 } else { MEDIUM as u32 };
+    emit::bytes(skb, conn, w);
+}
+
+/// Stages how much of a segment is kept from its start, or that only its end is.
+#[inline(always)]
+fn due(conn: &mut Conn, way: Way) {
+    let w = usize::from(way.0 & 1);
+    let limit = if conn.is_request(way) { LARGE as u32 } else { MEDIUM as u32 };
+    let to = &raw mut conn.stage[w];
+    let len = staged!(to, segment.len);
     let left = limit.saturating_sub(conn.kept[w]);
-    let mut want = if new.len <= MEDIUM as u32 || new.len <= left { new.len } else { left };
-    if want > LARGE as u32 {
-        want = LARGE as u32;
-    }
-    if want == 0 {
-        tail(skb, conn, segment, offset, by);
-        return;
-    }
-    segment.kept = want;
+    let want = if len <= MEDIUM as u32 || len <= left { len } else { left };
+    let want = if want > LARGE as u32 { LARGE as u32 } else { want };
     conn.kept[w] = conn.kept[w].saturating_add(want);
-    emit::bytes(skb, conn, &segment, offset, by);
+    if want == 0 {
+        // Longer than `MEDIUM`, so longer than a tail.
+        stage!(to, segment.kept, TAIL as u32);
+        stage!(to, segment.flags, staged!(to, segment.flags) | SEG_TAIL);
+        stage!(to, offset, staged!(to, offset) + len - TAIL as u32);
+    } else {
+        stage!(to, segment.kept, want);
+    }
 }
 
 /// Keeps a request's only segment until its response passes.
 #[inline(always)]
-fn hold(skb: *mut __sk_buff, conn: &mut Conn, segment: Segment, offset: u32, by: Thread) {
+fn hold(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+    let from = &raw const conn.stage[w];
+    let (segment, offset) = (staged!(from, segment), staged!(from, offset));
     let to = core::ptr::addr_of_mut!(conn.hold).cast();
     if copy::payload::<{ HOLD as u32 }>(skb, offset, to, segment.len).is_err() {
         count(Slot::SEEN, 1);
@@ -256,65 +310,60 @@ fn hold(skb: *mut __sk_buff, conn: &mut Conn, segment: Segment, offset: u32, by:
         conn.lost += 1;
         return;
     }
-    conn.held_tgid = by.tgid;
-    conn.held_tid = by.tid;
+    conn.held_tgid = staged!(from, tgid);
+    conn.held_tid = staged!(from, tid);
     conn.held = Segment { kept: 0, ..segment };
     // Written last: from here on the other way may take it.
     // SAFETY: a field of a live map value.
     unsafe { core::ptr::addr_of_mut!(conn.held.kept).write_volatile(segment.len) };
 }
 
-/// Whether the held segment is one head and nothing behind it: no empty line before its end.
+/// Whether the held segment is one head and nothing behind it: no empty line before its end. Without branches on the
+/// bytes: the verifier would follow each way of each byte.
 #[inline(always)]
 fn single(conn: &Conn) -> bool {
-    let len = conn.held.kept;
-    let mut i = 3usize;
+    let last = conn.held.kept.wrapping_sub(1);
+    let (mut lines, mut ends) = (0u32, 0u32);
+    let mut i = 0usize;
     while i < HOLD {
-        if i as u32 + 1 >= len {
-            return true;
+        if i as u32 >= last {
+            break;
         }
-        if conn.hold[i] == b'\n' && (conn.hold[i - 1] == b'\n' || conn.hold[i - 2] == b'\n') {
-            return false;
-        }
+        // 1 for a line feed, else 0.
+        let feed = (u32::from(conn.hold[i] ^ b'\n').wrapping_sub(1)) >> 31;
+        lines = (lines << 1) | feed;
+        // A line feed now, and one just before or with one byte between.
+        ends |= feed & ((lines >> 1) | (lines >> 2));
         i += 1;
     }
-    true
+    ends & 1 == 0
 }
 
 /// Hands all of a segment over, in steps.
 #[inline(always)]
-fn whole(skb: *mut __sk_buff, conn: &mut Conn, segment: Segment, offset: u32, by: Thread) {
-    let mut done = 0u32;
-    for step in 0..5 {
-        let left = segment.len.wrapping_sub(done);
-        if left == 0 || left > segment.len {
+fn whole(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+    let to = &raw mut conn.stage[w];
+    let mut step = 0;
+    while step < 5 {
+        let left = staged!(to, segment.len);
+        let kept = if left < LARGE as u32 { left } else { LARGE as u32 };
+        // A segment longer than five steps (BIG TCP) ends in a counted gap.
+        let more = left > kept && step < 4;
+        let flags = staged!(to, segment.flags);
+        stage!(to, segment.kept, kept);
+        stage!(to, segment.len, if more { kept } else { left });
+        stage!(to, segment.flags, if more { flags & !SEG_FIN } else { flags });
+        count(Slot::SEEN, 1);
+        emit::bytes(skb, conn, w);
+        if !more {
             return;
         }
-        let take = if left < LARGE as u32 { left } else { LARGE as u32 };
-        let last = step == 4 || left == take;
-        let part = Segment {
-            seq: segment.seq.wrapping_add(done),
-            // A segment longer than five steps (BIG TCP) ends in a counted gap.
-            len: if last { left } else { take },
-            kept: take,
-            flags: if last { segment.flags } else { segment.flags & !SEG_FIN },
-            ..segment
-        };
-        if step != 0 {
-            count(Slot::SEEN, 1);
-        }
-        emit::bytes(skb, conn, &part, offset + done, by);
-        done += take;
+        stage!(to, segment.seq, staged!(to, segment.seq).wrapping_add(kept));
+        stage!(to, segment.len, left - kept);
+        stage!(to, segment.flags, flags);
+        stage!(to, offset, staged!(to, offset) + kept);
+        step += 1;
     }
-}
-
-/// Counts a segment's bytes and keeps its last ones.
-#[inline(always)]
-fn tail(skb: *mut __sk_buff, conn: &mut Conn, mut segment: Segment, offset: u32, by: Thread) {
-    segment.kept = if segment.len < TAIL as u32 { segment.len } else { TAIL as u32 };
-    segment.flags |= SEG_TAIL;
-    let at = offset + segment.len - segment.kept;
-    emit::bytes(skb, conn, &segment, at, by);
 }
 
 /// A FIN without payload.
@@ -328,21 +377,14 @@ fn fin(sk: *mut bpf_sock, conn: &mut Conn, way: Way, packet: &Packet) {
     conn.fins |= bit;
     emit::flush(conn);
     let ahead = conn.known & bit != 0 && packet.seq.wrapping_sub(conn.next[w]).cast_signed() > 0;
+    let ahead = ahead || conn.holes & bit != 0;
     // SAFETY: no arguments.
     let at = unsafe { bpf_ktime_get_ns() };
-    let segment = Segment {
-        at,
-        seq: packet.seq,
-        len: 0,
-        kept: 0,
-        way: way.0,
-        flags: if ahead || conn.holes & bit != 0 { SEG_FIN | weir_common::record::SEG_AHEAD } else { SEG_FIN },
-        reserved: 0,
-    };
     if conn.announced == 0 {
         let ends = track::ends(sk);
-        emit::announce(conn, &ends, at);
+        emit::announce(conn, &ends, conn.next, at);
     }
-    count(Slot::SEEN, 1);
-    emit::bytes(core::ptr::null_mut(), conn, &segment, 0, Thread::default());
+    let flags = if ahead { SEG_FIN | SEG_AHEAD } else { SEG_FIN };
+    let segment = Segment { at, seq: packet.seq, len: 0, kept: 0, way: way.0, flags, reserved: 0 };
+    emit::bare(conn, segment);
 }

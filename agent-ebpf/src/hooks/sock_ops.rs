@@ -14,8 +14,8 @@ use weir_common::record::{Closed, Ended, Head, Kind, Way};
 
 use crate::conn::Conn;
 use crate::stats::count;
-use crate::track::{self, CREATE};
 use crate::emit;
+use crate::track::{self, CREATE, field};
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of include/net/tcp_states.h.
 const SYN_SENT: u32 = 2;
@@ -104,32 +104,41 @@ fn established(ops: *mut bpf_sock_ops, role: Role) {
     // SAFETY: no arguments.
     let at = unsafe { bpf_ktime_get_ns() };
     let ends = ends(ops);
-    emit::announce(conn, &ends, at);
+    emit::announce(conn, &ends, conn.next, at);
 }
 
 #[inline(always)]
 fn ends(ops: *mut bpf_sock_ops) -> Ends {
-    // SAFETY: the context of a sock_ops program; each field is read by itself, as the verifier wants it.
-    unsafe {
-        let family = (*ops).family;
-        let mut ends = Ends {
-            local: [0; 16],
-            remote: [0; 16],
-            local_port: (*ops).local_port as u16,
-            remote_port: u32::from_be((*ops).remote_port) as u16,
-            family: family as u16,
-            reserved: 0,
-        };
-        if family == 10 {
-            let (l, r) = (&raw const (*ops).local_ip6, &raw const (*ops).remote_ip6);
-            track::put(&mut ends.local, [(*l)[0], (*l)[1], (*l)[2], (*l)[3]]);
-            track::put(&mut ends.remote, [(*r)[0], (*r)[1], (*r)[2], (*r)[3]]);
-        } else {
-            track::put(&mut ends.local, [0, 0, 0xffff_0000, (*ops).local_ip4]);
-            track::put(&mut ends.remote, [0, 0, 0xffff_0000, (*ops).remote_ip4]);
-        }
-        ends
+    let family = field!(ops, bpf_sock_ops, family);
+    let mut ends = Ends {
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: field!(ops, bpf_sock_ops, local_port) as u16,
+        // Network byte order in the upper half on little-endian machines (`remote_port` of struct bpf_sock_ops).
+        remote_port: u32::from_be(field!(ops, bpf_sock_ops, remote_port)) as u16,
+        family: family as u16,
+        reserved: 0,
+    };
+    if family == 10 {
+        let local = [
+            field!(ops, bpf_sock_ops, local_ip6, 0),
+            field!(ops, bpf_sock_ops, local_ip6, 1),
+            field!(ops, bpf_sock_ops, local_ip6, 2),
+            field!(ops, bpf_sock_ops, local_ip6, 3),
+        ];
+        let remote = [
+            field!(ops, bpf_sock_ops, remote_ip6, 0),
+            field!(ops, bpf_sock_ops, remote_ip6, 1),
+            field!(ops, bpf_sock_ops, remote_ip6, 2),
+            field!(ops, bpf_sock_ops, remote_ip6, 3),
+        ];
+        track::put(&mut ends.local, local);
+        track::put(&mut ends.remote, remote);
+    } else {
+        track::put(&mut ends.local, [0, 0, track::MAPPED, field!(ops, bpf_sock_ops, local_ip4)]);
+        track::put(&mut ends.remote, [0, 0, track::MAPPED, field!(ops, bpf_sock_ops, remote_ip4)]);
     }
+    ends
 }
 
 #[inline(always)]
@@ -157,18 +166,16 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
     };
     // SAFETY: no arguments; the context of a sock_ops program; `record` is not null and has room for a `Closed`.
     unsafe {
-        let closed = Closed {
-            head: Head { kind: Kind::CLOSED.0, flags: 0, lost: conn.lost, conn: conn.cookie, at: bpf_ktime_get_ns() },
-            ends: ends(ops),
-            owner: conn.owner,
-            bytes: [(*ops).bytes_received, (*ops).bytes_acked],
-            srtt_us: (*ops).srtt_us >> 3,
-            from_state: from as u8,
-            ended: ended.0,
-            role: conn.role,
-            reset_by: conn.reset_by,
-        };
-        record.write(closed);
+        let head = Head { kind: Kind::CLOSED.0, flags: 0, lost: conn.lost, conn: conn.cookie, at: bpf_ktime_get_ns() };
+        (&raw mut (*record).head).write(head);
+        (&raw mut (*record).ends).write(ends(ops));
+        (&raw mut (*record).owner).write(conn.owner);
+        (&raw mut (*record).bytes).write([(*ops).bytes_received, (*ops).bytes_acked]);
+        (&raw mut (*record).srtt_us).write((*ops).srtt_us >> 3);
+        (&raw mut (*record).from_state).write(from as u8);
+        (&raw mut (*record).ended).write(ended.0);
+        (&raw mut (*record).role).write(conn.role);
+        (&raw mut (*record).reset_by).write(conn.reset_by);
     }
     emit::submit(record);
     // A socket that connects again starts anew.
