@@ -85,8 +85,7 @@ fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w:
     unsafe {
         let head = head(conn, Kind::BYTES, 0, segment.at);
         (&raw mut (*record).head).write(Bytes { head, segment, tgid, tid });
-        if segment.kept != 0
-            && copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), segment.kept).is_err()
+        if segment.kept != 0 && copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), segment.kept).is_err()
         {
             bpf_ringbuf_discard(record.cast(), BPF_RB_NO_WAKEUP.into());
             conn.lost += 1;

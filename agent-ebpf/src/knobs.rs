@@ -11,12 +11,10 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
 #[unsafe(no_mangle)]
 static SELF_TGID: Global<u32> = Global::new(0);
 
-/// Where the current process can be read: see `CURRENT_*`.
+/// Where the current process can be read: see `CURRENT_*`; 0: nowhere.
 #[unsafe(no_mangle)]
-static CURRENT: Global<u32> = Global::new(CURRENT_NONE);
+static CURRENT: Global<u32> = Global::new(0);
 
-/// Nowhere.
-pub(crate) const CURRENT_NONE: u32 = 0;
 /// `bpf_get_current_pid_tgid` is allowed in `cgroup_skb` (6.12+).
 pub(crate) const CURRENT_HELPER: u32 = 1;
 /// Only through `bpf_get_current_task` and offsets.

@@ -32,7 +32,7 @@ pub(crate) fn read<T: Copy + Default>(at: u64) -> T {
 #[inline(always)]
 pub(crate) fn sender(conn: &mut Conn, sk: *mut bpf_sock) -> Thread {
     let offsets = knobs::offsets();
-    if !knobs::known(offsets.sock_owned) || knobs::current() == knobs::CURRENT_NONE {
+    if !knobs::known(offsets.sock_owned) {
         return Thread::default();
     }
     // The verifier forbids arithmetic on a socket's pointer; what is read back from a map is a number.
@@ -55,6 +55,9 @@ pub(crate) fn current() -> Thread {
         // SAFETY: no arguments; the loader has found that the kernel allows it here.
         let both = unsafe { bpf_get_current_pid_tgid() };
         return Thread { tgid: (both >> 32) as u32, tid: both as u32 };
+    }
+    if knobs::current() != knobs::CURRENT_TASK {
+        return Thread::default();
     }
     let offsets = knobs::offsets();
     // SAFETY: no arguments.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod export;
 pub mod flow;
 pub mod identity;
+pub mod kernel;
 pub mod meter;
 pub mod model;
 pub mod proto;

@@ -13,8 +13,8 @@ use weir_common::knob::Slot;
 use weir_common::record::{Closed, Ended, Head, Kind, Way};
 
 use crate::conn::Conn;
-use crate::stats::count;
 use crate::emit;
+use crate::stats::count;
 use crate::track::{self, CREATE, field};
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of include/net/tcp_states.h.

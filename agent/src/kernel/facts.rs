@@ -1,0 +1,223 @@
+//! What this kernel and node can do, found by trying, never by version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
+use serde::Serialize;
+use weir_common::knob::{NO_OFFSET, Offsets};
+
+use super::layout;
+
+/// An answer about the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "answer", content = "why", rename_all = "lowercase")]
+pub enum Fact {
+    /// It can.
+    Yes,
+    /// It can't, and why.
+    No(String),
+    /// It could not be found out.
+    Unknown(String),
+}
+
+impl Fact {
+    /// Whether it is known to be so.
+    #[must_use]
+    pub fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
+
+    fn from<E: std::error::Error>(probe: Result<bool, E>, no: &str) -> Self {
+        match probe {
+            Ok(true) => Self::Yes,
+            Ok(false) => Self::No(no.to_owned()),
+            Err(error) => Self::Unknown(chain(&error)),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Everything that the plan is made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// The `bpf` system call may be used.
+    pub bpf: Fact,
+    /// The ring buffer map (5.8).
+    pub ring: Fact,
+    /// Socket storage (5.2; clones 5.4).
+    pub storage: Fact,
+    /// `cgroup_skb` programs.
+    pub cgroup_skb: Fact,
+    /// `cgroup_sock` programs.
+    pub cgroup_sock: Fact,
+    /// `sock_ops` programs.
+    pub sock_ops: Fact,
+    /// Tracepoint programs.
+    pub tracepoint: Fact,
+    /// The kernel tells its structures (`CONFIG_DEBUG_INFO_BTF`).
+    pub btf: Fact,
+    /// Kernel memory may be read by programs (not under lockdown=confidentiality).
+    pub read_kernel: Fact,
+    /// The sender can be asked for in `cgroup_skb` (6.12).
+    pub current_pid: Fact,
+    /// The current task can be asked for in `cgroup_skb`.
+    pub current_task: Fact,
+    /// Network namespaces have cookies (5.7 for sockets).
+    pub netns_cookie: Fact,
+    /// tracefs is mounted and readable.
+    pub tracefs: Fact,
+    /// A cgroup v2 hierarchy is mounted.
+    pub cgroup2: Fact,
+    /// Where.
+    pub cgroup2_path: Option<PathBuf>,
+    /// `none`, `integrity` or `confidentiality`; absent where securityfs is not readable.
+    pub lockdown: Option<String>,
+    /// Offsets from BTF.
+    #[serde(skip)]
+    pub offsets: Offsets,
+}
+
+impl Facts {
+    /// Asks the kernel. `cgroup`: where to attach; `None`: the root of the cgroup v2 hierarchy, found in mountinfo.
+    #[must_use]
+    pub fn gather(cgroup: Option<&Path>) -> Self {
+        let program = |kind| Fact::from(is_program_supported(kind), "this kernel has no such programs");
+        let helper = |kind, helper| Fact::from(is_helper_supported(kind, helper), "not allowed in this hook");
+        let skb = ProgramType::CgroupSkb;
+        let offsets = layout::read(Path::new(layout::VMLINUX));
+        let btf = match &offsets {
+            Ok(_) => Fact::Yes,
+            Err(error) => Fact::No(chain(error)),
+        };
+        let mount = cgroup.map(Path::to_owned).map_or_else(|| cgroup2_mount("/proc/self/mountinfo"), Some);
+        Self {
+            release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            bpf: bpf(),
+            ring: Fact::from(is_map_supported(aya::maps::MapType::RingBuf), "ring buffers came with 5.8"),
+            storage: Fact::from(is_map_supported(aya::maps::MapType::SkStorage), "socket storage came with 5.2"),
+            cgroup_skb: program(skb),
+            cgroup_sock: program(ProgramType::CgroupSock),
+            sock_ops: program(ProgramType::SockOps),
+            tracepoint: program(ProgramType::TracePoint),
+            btf,
+            read_kernel: helper(skb, BpfHelper::BPF_FUNC_probe_read_kernel),
+            current_pid: helper(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid),
+            current_task: helper(skb, BpfHelper::BPF_FUNC_get_current_task),
+            netns_cookie: helper(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_get_netns_cookie),
+            tracefs: tracefs(),
+            cgroup2: match &mount {
+                Some(path) if path.join("cgroup.procs").exists() => Fact::Yes,
+                Some(path) => Fact::No(format!("{} is not a cgroup v2 folder", path.display())),
+                None => Fact::No("no cgroup v2 hierarchy is mounted".to_owned()),
+            },
+            cgroup2_path: mount,
+            lockdown: lockdown(),
+            offsets: offsets.unwrap_or(Offsets::NONE),
+        }
+    }
+
+    /// The sender of a segment can be told exactly: see `agent-ebpf/src/who.rs`.
+    #[must_use]
+    pub fn sender(&self) -> Fact {
+        if !self.read_kernel.is_yes() {
+            return Fact::No("programs may not read kernel memory here (lockdown=confidentiality?)".to_owned());
+        }
+        if self.offsets.sock_owned == NO_OFFSET {
+            return Fact::No("the kernel does not tell its structures (no BTF)".to_owned());
+        }
+        let by_task = self.current_task.is_yes() && self.offsets.task_tgid != NO_OFFSET;
+        if self.current_pid.is_yes() || by_task {
+            Fact::Yes
+        } else {
+            Fact::No("neither bpf_get_current_pid_tgid nor bpf_get_current_task is allowed in cgroup_skb".to_owned())
+        }
+    }
+}
+
+/// Whether this process may use `bpf(2)` at all.
+fn bpf() -> Fact {
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() } == 0;
+    match is_map_supported(aya::maps::MapType::Array) {
+        Ok(true) => Fact::Yes,
+        Ok(false) => Fact::No("the bpf system call is not there".to_owned()),
+        Err(error) if root => Fact::No(format!(
+            "{}; root without CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON can't load programs",
+            chain(&error)
+        )),
+        Err(error) => {
+            Fact::No(format!("{}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", chain(&error)))
+        }
+    }
+}
+
+/// First cgroup2 mount whose root is the hierarchy's own root: hybrid hosts have it beside the v1 controllers.
+#[must_use]
+pub fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    let text = fs::read_to_string(mountinfo).ok()?;
+    let mut found = None;
+    for line in text.lines() {
+        // proc(5): id parent major:minor root mount-point options [optional…] - type source options
+        let (front, back) = line.split_once(" - ")?;
+        if back.split(' ').next() != Some("cgroup2") {
+            continue;
+        }
+        let mut front = front.split(' ').skip(3);
+        let (root, point) = (front.next()?, front.next()?);
+        let point = PathBuf::from(point.replace("\\040", " "));
+        if root == "/" {
+            return Some(point);
+        }
+        found.get_or_insert(point);
+    }
+    found
+}
+
+fn tracefs() -> Fact {
+    let events = "events/sched/sched_process_exec/id";
+    for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
+        if fs::read(Path::new(root).join(events)).is_ok() {
+            return Fact::Yes;
+        }
+    }
+    Fact::No("tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing".to_owned())
+}
+
+fn lockdown() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_cgroup2_on_hybrid_hosts() {
+        let file = std::env::temp_dir().join(format!("weir-mountinfo-{}", std::process::id()));
+        let text = "30 1 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                    31 30 0:27 /kubepods/x /elsewhere rw - cgroup2 cgroup2 rw\n\
+                    32 30 0:27 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        fs::write(&file, text).unwrap();
+        assert_eq!(cgroup2_mount(file.to_str().unwrap()), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
+        fs::remove_file(file).unwrap();
+        assert_eq!(cgroup2_mount("/nonexistent"), None);
+    }
+}

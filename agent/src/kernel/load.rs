@@ -1,0 +1,190 @@
+//! Loads and attaches what the plan says, keeps the links, and knows each program's verdict.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, RingBuf};
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::{CgroupSkbAttachType, Program as Loaded, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use serde::Serialize;
+
+use super::facts::{Facts, chain};
+use super::plan::{Intent, Plan, Program};
+use super::tables::Counts;
+
+/// The kernel half.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
+
+/// What the loader may be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of the ring, a power of two of at least a page.
+    pub ring: u32,
+    /// Where to attach; `None`: the root of cgroup v2.
+    pub cgroup: Option<PathBuf>,
+    /// Process whose sockets are not observed: this one.
+    pub own: u32,
+}
+
+/// Why the kernel half could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object as such was refused.
+    #[error("loading the kernel half")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// A map is missing or has another kind.
+    #[error("opening map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Cause; absent when it is missing.
+        source: Option<aya::maps::MapError>,
+    },
+    /// The cgroup can't be opened.
+    #[error("opening cgroup {}", path.display())]
+    Cgroup {
+        /// Its folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A program without which nothing is seen was refused.
+    #[error("{program}: {why}")]
+    Essential {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        why: String,
+    },
+}
+
+/// What became of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "why", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It runs.
+    Attached,
+    /// The plan left it out.
+    LeftOut(String),
+    /// The kernel refused it.
+    Refused(String),
+}
+
+/// The kernel half at work. Dropping it detaches everything.
+pub struct Half {
+    /// Records.
+    pub ring: RingBuf<MapData>,
+    /// Counters.
+    pub counts: Counts,
+    /// What became of each program.
+    pub verdicts: Vec<(Program, Verdict)>,
+    ebpf: Ebpf,
+}
+
+impl std::fmt::Debug for Half {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Half").field("verdicts", &self.verdicts).finish_non_exhaustive()
+    }
+}
+
+/// Run-time statistics of a program (`bpf_prog_info`); zeros while `kernel.bpf_stats_enabled` is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Runs {
+    /// How often it ran.
+    pub count: u64,
+    /// Nanoseconds spent in it.
+    pub ns: u64,
+}
+
+/// Loads the object and attaches the plan's programs.
+pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<Half, Error> {
+    let btf = Btf::from_sys_fs().ok();
+    let cookie = u32::from(plan.netns_cookie);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(btf.as_ref())
+        .override_global("OFFSETS", &facts.offsets, true)
+        .override_global("SELF_TGID", &settings.own, true)
+        .override_global("CURRENT", &plan.current, true)
+        .override_global("NETNS_COOKIE", &cookie, true)
+        .map_max_entries("RING", settings.ring);
+    let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
+    let mut take = |name: &'static str| ebpf.take_map(name).ok_or(Error::Map { name, source: None });
+    let ring = take("RING")?;
+    let ring = RingBuf::try_from(ring).map_err(|source| Error::Map { name: "RING", source: Some(source) })?;
+    let counts =
+        Counts::new(take(Counts::MAP)?).map_err(|source| Error::Map { name: Counts::MAP, source: Some(source) })?;
+
+    let path = settings.cgroup.as_deref().or(facts.cgroup2_path.as_deref()).unwrap_or(Path::new("/sys/fs/cgroup"));
+    let cgroup = File::open(path).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
+    let mut verdicts = Vec::new();
+    for (program, intent) in &plan.rows {
+        let verdict = match intent {
+            Intent::LeaveOut(why) => Verdict::LeftOut(why.clone()),
+            Intent::Attach => match attach(&mut ebpf, *program, &cgroup) {
+                Ok(()) => Verdict::Attached,
+                Err(why) if matches!(program, Program::Ingress | Program::Egress) => {
+                    return Err(Error::Essential { program: program.name(), why });
+                }
+                Err(why) => Verdict::Refused(why),
+            },
+        };
+        verdicts.push((*program, verdict));
+    }
+    Ok(Half { ring, counts, verdicts, ebpf })
+}
+
+fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<(), String> {
+    let loaded = ebpf.program_mut(program.name()).ok_or("the object has no such program")?;
+    load_and_attach(loaded, program, cgroup).map_err(|error| match &error {
+        // The verifier's last lines say what it refused.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<_> = log.lines().rev().take(3).collect();
+            format!("{io_error}; verifier: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" | "))
+        }
+        _ => chain(&error),
+    })
+}
+
+fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Result<(), ProgramError> {
+    // A cgroup link is multi anyway; `AllowMultiple` gets EINVAL from link_create.
+    let mode = CgroupAttachMode::Single;
+    match loaded {
+        Loaded::CgroupSkb(skb) => {
+            skb.load()?;
+            let way =
+                if program == Program::Ingress { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
+            skb.attach(cgroup, way, mode).map(drop)
+        }
+        Loaded::CgroupSock(sock) => {
+            sock.load()?;
+            sock.attach(cgroup, mode).map(drop)
+        }
+        Loaded::SockOps(ops) => {
+            ops.load()?;
+            ops.attach(cgroup, mode).map(drop)
+        }
+        Loaded::TracePoint(point) => {
+            let name = if program == Program::SchedExec { "sched_process_exec" } else { "sched_process_exit" };
+            point.load()?;
+            point.attach("sched", name).map(drop)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+impl Half {
+    /// Run-time statistics of each attached program.
+    #[must_use]
+    pub fn runs(&self) -> Vec<(Program, Runs)> {
+        let attached = self.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Attached);
+        attached
+            .filter_map(|(program, _)| {
+                let info = self.ebpf.program(program.name())?.info().ok()?;
+                Some((*program, Runs { count: info.run_count(), ns: info.run_time().as_nanos() as u64 }))
+            })
+            .collect()
+    }
+}

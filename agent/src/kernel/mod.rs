@@ -1,0 +1,9 @@
+//! The kernel, from user space: facts (what it can do) → plan (what to load) → load → read.
+
+pub mod decode;
+pub mod facts;
+pub mod layout;
+pub mod load;
+pub mod plan;
+pub mod ring;
+pub mod tables;
