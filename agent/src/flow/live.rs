@@ -77,6 +77,15 @@ impl Live {
         }
     }
 
+    /// Tells what the ring refused before a record with segments of both ways.
+    pub(super) fn catch_up(&mut self, segments: [&Segment; 2], work: &mut Work<'_>) {
+        self.each_stream(work, |way, stream, room, ear| {
+            for segment in segments.iter().filter(|segment| usize::from(segment.way & 1) == way) {
+                stream.catch_up(segment.seq, segment.at, segment.flags, room, ear);
+            }
+        });
+    }
+
     /// Takes a segment with what was kept of it. `by`: who sent it, if this end did.
     pub(super) fn segment(&mut self, segment: &Segment, kept: &[u8], by: Thread, lost: bool, work: &mut Work<'_>) {
         let way = usize::from(segment.way & 1);
@@ -106,13 +115,13 @@ impl Live {
 
     /// Time passes. `now` is `CLOCK_MONOTONIC` nanoseconds.
     pub(super) fn tick(&mut self, now: u64, work: &mut Work<'_>) {
-        self.each_stream(work, |stream, room, ear| stream.expire(now, room, ear));
+        self.each_stream(work, |_, stream, room, ear| stream.expire(now, room, ear));
         self.dialect.tick(now, work.calls);
     }
 
     /// It ends.
     pub(super) fn close(&mut self, close: Close, at: u64, work: &mut Work<'_>) {
-        self.each_stream(work, |stream, room, ear| stream.settle(at, room, ear));
+        self.each_stream(work, |_, stream, room, ear| stream.settle(at, room, ear));
         self.dialect.close(close, at, work.calls);
     }
 
@@ -141,7 +150,7 @@ impl Live {
         }
     }
 
-    fn each_stream(&mut self, work: &mut Work<'_>, run: impl Fn(&mut Stream, &mut Room, &mut Ear<'_>)) {
+    fn each_stream(&mut self, work: &mut Work<'_>, run: impl Fn(usize, &mut Stream, &mut Room, &mut Ear<'_>)) {
         for (way, stream) in self.streams.iter_mut().enumerate() {
             let mut ear = Ear {
                 dialect: &mut self.dialect,
@@ -150,7 +159,7 @@ impl Live {
                 protocols: work.room.settings.protocols,
                 calls: work.calls,
             };
-            run(stream, work.room, &mut ear);
+            run(way, stream, work.room, &mut ear);
         }
     }
 }

@@ -129,6 +129,9 @@ impl Worker {
                 let by = Thread { tgid: pair.tgid, tid: pair.tid };
                 let lost = pair.head.lost > 0;
                 self.run(pair.head.conn, pair.head.at, lost, out, |live, work| {
+                    if lost {
+                        live.catch_up([&pair.request, &pair.response], work);
+                    }
                     live.segment(&pair.request, request, by, lost, work);
                     live.segment(&pair.response, response, by, lost, work);
                 });

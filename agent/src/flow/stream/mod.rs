@@ -4,6 +4,10 @@
 //! Fed at once, without a copy: whatever starts at (or before) the next expected byte. The kernel half says of every
 //! other segment whether an earlier one may still come (`SEG_AHEAD`, `SEG_BEHIND`: it waits as an island) or TCP itself
 //! has everything before it (no flag: what is missing was refused by the ring, and is a gap at once).
+//!
+//! Forged segments pass the kernel half's hook, which runs before TCP's own checks. Behind the stream they are cut
+//! away, ahead of it they wait like any other and are left out when they contradict what is contiguous. One that lies
+//! exactly where the stream will continue can't be told from the stream's own; TCP takes such a one too.
 
 mod islands;
 mod piece;
@@ -77,6 +81,15 @@ impl Stream {
         self.doubt |= self.islands.is_some();
     }
 
+    /// Tells at once what was refused before a segment, without taking it: where a record holds segments of both ways,
+    /// what is missing of each passed before either.
+    pub(super) fn catch_up(&mut self, seq: u32, at: u64, flags: u8, room: &mut Room, sink: &mut impl Sink) {
+        let waits = flags & (SEG_AHEAD | SEG_BEHIND) != 0;
+        if self.phase == Phase::Running && !waits && seq.wrapping_sub(self.next).cast_signed() > 0 {
+            self.skip_to(seq, at, room, sink);
+        }
+    }
+
     /// Takes a segment. `lost`: the ring refused records of this connection since the record before.
     pub(super) fn take(&mut self, piece: Piece<'_>, flags: u8, lost: bool, room: &mut Room, sink: &mut impl Sink) {
         if self.phase == Phase::Ended {
@@ -89,7 +102,7 @@ impl Stream {
         let ahead = piece.seq.wrapping_sub(self.next).cast_signed();
         if ahead > 0 {
             if waits {
-                self.wait(piece, flags, room);
+                self.wait(piece, flags, lost, room);
                 return;
             }
             self.skip_to(piece.seq, piece.at, room, sink);
@@ -144,7 +157,7 @@ impl Stream {
         }
     }
 
-    fn wait(&mut self, piece: Piece<'_>, flags: u8, room: &mut Room) {
+    fn wait(&mut self, piece: Piece<'_>, flags: u8, lost: bool, room: &mut Room) {
         if piece.seq.wrapping_sub(self.next) > room.settings.reach {
             room.given_up += 1;
             return;
@@ -155,6 +168,8 @@ impl Stream {
         if piece.len == 0 {
             return;
         }
+        // What was refused may be what this waits for.
+        self.doubt |= lost;
         let islands = self.islands.get_or_insert_default();
         islands.insert(self.next, piece, &mut room.used);
         let settings = room.settings;
@@ -164,6 +179,7 @@ impl Stream {
         self.dropped |= over > 0;
         if islands.is_empty() {
             self.islands = None;
+            self.doubt = false;
         }
     }
 

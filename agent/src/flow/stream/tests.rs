@@ -48,9 +48,6 @@ fn piece(seq: u32, kept: &[u8]) -> Piece<'_> {
 fn run(start: u32, segments: &[(u32, &[u8], u8, bool)]) -> (Vec<Out>, Room, Stream) {
     let (mut stream, mut room, mut log) = (Stream::starting_at(start), room(), Log::default());
     for (seq, bytes, flags, lost) in segments {
-        if *lost {
-            stream.doubt();
-        }
         stream.take(piece(*seq, bytes), *flags, *lost, &mut room, &mut log);
     }
     (log.0, room, stream)
