@@ -19,7 +19,22 @@ pub(super) enum Dialect {
     /// A parser reads it. `proven`: it has told a call.
     Speaking { name: &'static str, proven: bool, parser: Box<dyn Parser> },
     /// Nobody reads it (any more).
-    Opaque { name: Option<&'static str>, reason: &'static str, skipped: u64 },
+    Opaque { name: Option<&'static str>, reason: &'static str, tally: Tally },
+}
+
+/// What a parser counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Heads that could not be told.
+    pub skipped: u64,
+    /// `traceparent` headers that were ignored.
+    pub malformed: u64,
+}
+
+impl Tally {
+    fn of(parser: &dyn Parser) -> Self {
+        Self { skipped: parser.skipped(), malformed: parser.malformed_contexts() }
+    }
 }
 
 /// The first bytes of each side until they are enough.
@@ -45,6 +60,11 @@ enum Said {
 }
 
 impl Dialect {
+    /// Waits for a segment that is certainly the start of a message.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+
     /// Takes bytes in order.
     pub(super) fn hear(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
         match self {
@@ -53,8 +73,8 @@ impl Dialect {
                 let step = parser.feed(chunk, out);
                 *proven |= out.len() > before;
                 if let Step::Done(reason) = step {
-                    let skipped = parser.skipped();
-                    *self = Self::Opaque { name: proven.then_some(*name), reason, skipped };
+                    let tally = Tally::of(parser.as_ref());
+                    *self = Self::Opaque { name: proven.then_some(*name), reason, tally };
                 }
             }
             Self::Opaque { .. } => {}
@@ -71,8 +91,8 @@ impl Dialect {
                 let step = parser.gap(gap, out);
                 *proven |= out.len() > before;
                 if let Step::Done(reason) = step {
-                    let skipped = parser.skipped();
-                    *self = Self::Opaque { name: proven.then_some(*name), reason, skipped };
+                    let tally = Tally::of(parser.as_ref());
+                    *self = Self::Opaque { name: proven.then_some(*name), reason, tally };
                 }
             }
             Self::Silent | Self::Hearing(_) => *self = Self::Late,
@@ -99,12 +119,12 @@ impl Dialect {
         matches!(self, Self::Speaking { parser, .. } if parser.busy())
     }
 
-    /// Heads that could not be told.
-    pub(super) fn skipped(&self) -> u64 {
+    /// What was counted so far.
+    pub(super) fn tally(&self) -> Tally {
         match self {
-            Self::Speaking { parser, .. } => parser.skipped(),
-            Self::Opaque { skipped, .. } => *skipped,
-            Self::Silent | Self::Late | Self::Hearing(_) => 0,
+            Self::Speaking { parser, .. } => Tally::of(parser.as_ref()),
+            Self::Opaque { tally, .. } => *tally,
+            Self::Silent | Self::Late | Self::Hearing(_) => Tally::default(),
         }
     }
 
@@ -218,7 +238,7 @@ impl Heard {
 }
 
 fn foreign(name: Option<&'static str>, reason: &'static str) -> Dialect {
-    Dialect::Opaque { name, reason, skipped: 0 }
+    Dialect::Opaque { name, reason, tally: Tally::default() }
 }
 
 /// What the first bytes of both sides say.
@@ -236,7 +256,7 @@ fn judge(protocols: &'static [Protocol], client: &[u8], server: &[u8]) -> Said {
     let mut open = false;
     for protocol in protocols {
         match (protocol.guess)(client, server) {
-            Guess::Yes => return Said::Opens(protocol),
+            Guess::Yes | Guess::Likely => return Said::Opens(protocol),
             Guess::More => open = true,
             Guess::No => {}
         }

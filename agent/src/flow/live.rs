@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_common::conn::{self, Ends, Owner};
 use weir_common::record::{FLAG_MIDWAY, Opened, Segment, Way};
 
-use super::dialect::{self, Dialect};
+use super::dialect::{self, Dialect, Tally};
 use super::stream::{Piece, Room, Sink, Stream};
 use crate::model::{Call, Connection, OpenConnection, Role, Thread};
 use crate::proto::{Chunk, Close, Gap, Protocol, Side};
@@ -20,7 +20,7 @@ pub(super) struct Live {
     bytes: [u64; 2],
     /// Calls so far.
     pub calls: u64,
-    skipped: u64,
+    tally: Tally,
     last_at: u64,
     /// It is the agent's own, or its other end is.
     pub own: bool,
@@ -52,7 +52,7 @@ impl Live {
             dialect: if late { Dialect::Late } else { Dialect::Silent },
             bytes: [0; 2],
             calls: 0,
-            skipped: 0,
+            tally: Tally::default(),
             own: false,
             mirrored: false,
             listed: false,
@@ -125,10 +125,14 @@ impl Live {
         self.dialect.close(close, at, work.calls);
     }
 
-    /// Heads that could not be told, since this was last asked.
-    pub(super) fn newly_skipped(&mut self) -> u64 {
-        let now = self.dialect.skipped();
-        now.saturating_sub(std::mem::replace(&mut self.skipped, now))
+    /// What was counted since this was last asked.
+    pub(super) fn newly_counted(&mut self) -> Tally {
+        let now = self.dialect.tally();
+        let then = std::mem::replace(&mut self.tally, now);
+        Tally {
+            skipped: now.skipped.saturating_sub(then.skipped),
+            malformed: now.malformed.saturating_sub(then.malformed),
+        }
     }
 
     /// It needs time to pass.
@@ -192,19 +196,23 @@ impl Ear<'_> {
         }
     }
 
-    /// Certain bytes tell which end this is.
+    /// Certain bytes tell which end this is. Of a connection that was joined in the middle, the kernel half has no more
+    /// to go by than what a segment looks like.
     fn tell(&mut self, bytes: &[u8]) -> Option<Side> {
-        let sender = dialect::sender(self.protocols, bytes)?;
+        let Some(sender) = dialect::sender(self.protocols, bytes) else { return self.side() };
         let received = self.way == usize::from(Way::IN.0);
         let role = if (sender == Side::Client) == received { Role::Server } else { Role::Client };
-        Arc::make_mut(self.connection).role = role;
+        if self.connection.role != role {
+            Arc::make_mut(self.connection).role = role;
+        }
         Some(sender)
     }
 }
 
 impl Sink for Ear<'_> {
     fn bytes(&mut self, at: u64, seq: u32, bytes: &[u8], by: Thread) {
-        if let Some(side) = self.side().or_else(|| self.tell(bytes)) {
+        let side = if self.dialect.is_late() { self.tell(bytes) } else { self.side() };
+        if let Some(side) = side {
             self.dialect.hear(Chunk { side, at, seq, bytes, by }, self.protocols, self.calls);
         }
     }

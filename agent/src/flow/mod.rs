@@ -11,6 +11,8 @@ mod mirror;
 mod settings;
 mod stream;
 mod table;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use settings::Settings;

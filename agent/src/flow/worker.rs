@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir_common::conn::Known;
 use weir_common::record::{Closed, Ended, Opened};
 
+use super::dialect::Tally;
 use super::exchange::Seen;
 use super::live::{self, Live, Work};
 use super::mirror::Mirror;
@@ -13,13 +14,11 @@ use super::stream::Room;
 use super::table::Table;
 use crate::clock::Offset;
 use crate::meter::{Count, Meter};
-use crate::model::{Call, End, EndedConnection, Event, Exchange, OpenConnection, Role, Service, Thread, Visibility};
-use crate::proto::{Close, Side};
+use crate::model::{Call, EndedConnection, Event, Exchange, OpenConnection, Role, Service, Thread, Visibility};
+use crate::proto::{Close, STOPPED, Side};
 
 /// `error.type` and `lost_reason` of calls whose connection left the table for another.
 const TABLE_FULL: &str = "connection_table_full";
-/// Why calls end when the agent does.
-const STOPPED: &str = "agent_stopped";
 
 /// What a worker gives. The caller takes what is in it; a worker only adds.
 #[derive(Debug, Default)]
@@ -64,9 +63,12 @@ impl Desk {
         if self.room.given_up > 0 {
             self.meter.add(Count::LostReorder, std::mem::take(&mut self.room.given_up));
         }
-        let skipped = live.newly_skipped();
+        let Tally { skipped, malformed } = live.newly_counted();
         if skipped > 0 {
             self.meter.add(Count::Skipped, skipped);
+        }
+        if malformed > 0 {
+            self.meter.add(Count::MalformedContext, malformed);
         }
         if self.calls.is_empty() {
             return;
@@ -141,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Time passes; once a second is enough. `now` is `CLOCK_MONOTONIC` nanoseconds.
+    /// Time passes; to be told a few times a second. `now` is `CLOCK_MONOTONIC` nanoseconds.
     pub fn tick(&mut self, now: u64, out: &mut Output) {
         self.mirror.forget_before(now.saturating_sub(self.desk.room.settings.grace_ns));
         for cookie in std::mem::take(&mut self.desk.listed) {
@@ -156,12 +158,8 @@ impl Worker {
 
     /// The agent stops: calls that are still running end as `in_flight`.
     pub fn finish(&mut self, now: u64, out: &mut Output) {
-        let before = out.calls.len();
         for cookie in self.table.cookies() {
             self.end(cookie, Close::Forgotten(STOPPED), now, out);
-        }
-        for exchange in out.calls.iter_mut().skip(before) {
-            exchange.call.end = End::InFlight;
         }
     }
 

@@ -94,8 +94,11 @@ pub trait Parser: Send {
 /// What a protocol says of a connection's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guess {
-    /// They are its own: its parser is opened and fed from the first byte.
+    /// They are certainly its own: its parser is opened and fed from the first byte.
     Yes,
+    /// They look like its own, and there are enough of them: its parser is opened, to judge when it has seen more. Not
+    /// enough to tell the sides apart, nor to join a connection in the middle.
+    Likely,
     /// They can't be its own.
     No,
     /// Too few to say.
@@ -107,8 +110,9 @@ pub enum Guess {
 pub struct Protocol {
     /// semconv `network.protocol.name`.
     pub name: &'static str,
-    /// Looks at the first bytes of each side, client's first; a side that has not spoken is empty. Must be certain
-    /// when it says yes to one side alone: this also tells the sides apart where the role is not known.
+    /// Looks at the first bytes of each side, client's first; a side that has not spoken is empty. Must not say
+    /// [`Guess::More`] to 64 bytes. What it says to one side alone also tells the sides apart where the role is not
+    /// known.
     pub guess: fn(client: &[u8], server: &[u8]) -> Guess,
     /// Makes a machine for one connection.
     pub open: fn() -> Box<dyn Parser>,

@@ -192,7 +192,7 @@ pub(super) fn guess(client: &[u8], server: &[u8]) -> Guess {
             _ => Guess::No,
         };
     }
-    let undecided = if client.len() < BELIEVED { Guess::More } else { Guess::Yes };
+    let undecided = if client.len() < BELIEVED { Guess::More } else { Guess::Likely };
     let rest = match proxy::prefix(client) {
         Prefix::Absent => client,
         Prefix::Of(len) => client.get(len..).unwrap_or_default(),
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(guess(b"GET / HTTP/1.1\r\n", b""), Guess::Yes);
         assert_eq!(guess(b"\r\nGET / HTTP/1.1\n", b""), Guess::Yes);
         assert_eq!(guess(b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nGET / HTTP/1.1\n", b""), Guess::Yes);
-        assert_eq!(guess(format!("BREW /{}", "x".repeat(60)).as_bytes(), b""), Guess::Yes);
+        assert_eq!(guess(format!("BREW /{}", "x".repeat(60)).as_bytes(), b""), Guess::Likely);
         assert_eq!(guess(b"", b"HTTP/1.1 200 OK\r\n"), Guess::Yes);
         for more in [&b"G"[..], b"GET / HTTP/1.1", b"PROXY TCP4 1.2.3.4", b"\r", b"PRI * HTTP"] {
             assert_eq!(guess(more, b""), Guess::More, "{more:?}");

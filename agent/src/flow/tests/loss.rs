@@ -1,0 +1,86 @@
+//! Losses, resets and ends.
+
+use weir_common::record::{Ended, SEG_AHEAD, Way};
+
+use super::wire::{Bench, Socket, get, ok};
+
+#[test]
+fn a_lost_response_loses_its_own_call_alone() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), client.pair(&get("/a"), &ok("a")), client.bytes(Way::OUT, &get("/b"))]);
+    client.bytes(Way::IN, &ok("b"));
+    bench.feed([client.pair(&get("/c"), &ok("c")).after_losing(1), client.pair(&get("/d"), &ok("d"))]);
+    assert_eq!(bench.told(), ["/a 200 complete", "/b 0 lost:ring_full", "/c 200 complete", "/d 200 complete"]);
+}
+
+#[test]
+fn a_lost_exchange_leaves_no_trace() {
+    let (mut server, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([server.opened(), server.pair(&get("/a"), &ok("a"))]);
+    server.pair(&get("/b"), &ok("b"));
+    bench.feed([server.pair(&get("/c"), &ok("c")).after_losing(2)]);
+    assert_eq!(bench.told(), ["/a 200 complete", "/c 200 complete"]);
+}
+
+#[test]
+fn resets_and_aborts() {
+    let cases = [
+        (Ended::RESET, 1, "/a 0 reset"),
+        (Ended::RESET, 2, "/a 0 reset"),
+        (Ended::CLOSED, 0, "/a 0 lost:unseen_close"),
+    ];
+    for (ended, by, told) in cases {
+        let (mut client, _) = Socket::two(1, 40_000);
+        let mut bench = Bench::new();
+        bench.feed([client.opened(), client.bytes(Way::OUT, &get("/a")), client.closed(ended, by)]);
+        assert_eq!((bench.told(), bench.worker.snapshot().len()), (vec![told.to_owned()], 0));
+        assert_eq!(bench.out.ended.len(), 0);
+    }
+}
+
+#[test]
+fn fins_tell_who_gave_up() {
+    for (way, told) in [(Way::OUT, "/a 0 client_aborted"), (Way::IN, "/a 0 server_aborted")] {
+        let (mut client, _) = Socket::two(1, 40_000);
+        let mut bench = Bench::new();
+        bench.feed([client.opened(), client.bytes(Way::OUT, &get("/a")), client.fin(way)]);
+        let other = if way == Way::OUT { Way::IN } else { Way::OUT };
+        bench.feed([client.fin(other), client.closed(Ended::CLOSED, 0)]);
+        assert_eq!(bench.told(), [told]);
+    }
+}
+
+#[test]
+fn the_filler_was_refused_and_time_tells() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), client.bytes(Way::OUT, &get("/a"))]);
+    let answer = ok("hello");
+    let (head, body) = answer.split_at(30);
+    client.bytes(Way::IN, head);
+    bench.feed([client.bytes(Way::IN, body).flagged(SEG_AHEAD).after_losing(1)]);
+    assert_eq!(bench.told().len(), 0);
+    bench.worker.tick(client.at + 2_000_000_000, &mut bench.out);
+    let (mut again, _) = Socket::two(1, 40_000);
+    again.next = client.next;
+    again.at = client.at + 3_000_000_000;
+    bench.feed([again.pair(&get("/b"), &ok("b"))]);
+    assert_eq!(bench.told(), ["/a 0 lost:ring_full", "/b 200 complete"]);
+}
+
+#[test]
+fn running_calls_are_in_flight_when_the_agent_stops() {
+    let (mut client, mut server) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), server.opened(), client.pair(&get("/a"), &ok("a"))]);
+    bench.feed([server.bytes(Way::IN, &get("/a"))]);
+    let mut rows = bench.worker.snapshot();
+    rows.sort_by_key(|row| row.connection.cookie);
+    let rows: Vec<_> = rows.iter().map(|row| (row.calls, row.in_flight, row.bytes[0] > 0, row.protocol)).collect();
+    assert_eq!(rows, [(1, false, true, Some("http")), (0, true, true, Some("http"))]);
+    bench.worker.finish(9_000_000, &mut bench.out);
+    assert_eq!(bench.told(), ["/a 200 complete", "/a 0 in_flight"]);
+    assert_eq!(bench.worker.snapshot().len(), 0);
+}
