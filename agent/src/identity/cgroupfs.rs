@@ -69,6 +69,12 @@ impl Cgroups {
         found
     }
 
+    /// The id of the group at `path`, below the mount; `None` if it is gone.
+    pub(super) fn id(&self, path: &str) -> Option<u64> {
+        let folder = self.mount.as_deref()?.join(path.trim_start_matches('/'));
+        Some(fs::metadata(folder).ok()?.ino())
+    }
+
     fn open(&mut self, id: u64) -> Result<Option<Arc<str>>, Refused> {
         #[repr(C)]
         struct Handle {
@@ -171,6 +177,7 @@ mod tests {
         let mut cgroups = Cgroups::new();
         assert_eq!(cgroups.path(group.id(), 0).as_deref(), Some(&*group.name()));
         assert!(cgroups.by_handle, "this machine opens groups by handle");
+        assert_eq!(cgroups.id(&group.name()), Some(group.id()));
         assert_eq!(cgroups.path(0, 0), None);
         let gone = Group::new("gone");
         let id = gone.id();

@@ -11,7 +11,9 @@ mod registry;
 mod resolver;
 mod rules;
 mod script;
+mod sockets;
 
 pub use registry::Seen;
 pub use resolver::{Counts, Resolver};
 pub use rules::{Rule, Settings, SettingsError, When};
+pub use sockets::{Socket, Sockets, look};

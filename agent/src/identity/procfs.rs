@@ -150,7 +150,7 @@ fn fill(folder: &str, stat: &Stat) -> Result<Snapshot, Unread> {
 }
 
 /// `Uid: real effective saved filesystem`
-fn effective_uid(status: &[u8]) -> Option<u32> {
+pub(super) fn effective_uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
     std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }

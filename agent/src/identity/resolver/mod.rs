@@ -154,12 +154,13 @@ impl Resolver {
     /// The service of a connection's process at `at` (`CLOCK_MONOTONIC` nanoseconds).
     ///
     /// `owner` is what the kernel noted of the socket; `by`, where it is known, the thread that used it, which counts
-    /// for more. `port` is the local port where the connection was accepted, for rules that ask for it. A process that
+    /// for more; one without `tid` is no more than the owner's process, and is left aside. `port` is the local port where the connection was accepted, for rules that ask for it. A process that
     /// is known costs a look-up; one that is not is read from `/proc`, once.
     pub fn resolve(&mut self, owner: &Owner, by: Thread, at: u64, port: Option<u16>) -> Arc<Service> {
-        let listener = owner.known == Known::LISTENER.0 && by.tgid == 0;
+        let exact = by.tgid != 0 && by.tid != 0;
+        let listener = owner.known == Known::LISTENER.0 && !exact;
         let mut owner = *owner;
-        if by.tgid != 0 {
+        if exact {
             if by.tgid != owner.tgid || by.tid != owner.tid {
                 // The name and group that were noted are another thread's.
                 owner = Owner { tgid: by.tgid, tid: by.tid, uid: u32::MAX, ..Owner::default() };

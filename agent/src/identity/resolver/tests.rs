@@ -310,14 +310,17 @@ fn a_listener_is_named_by_a_holder_that_fits_or_not_at_all() {
     exec(&mut resolver, NOBODY, 1, "cron", "cron", 500);
     assert_eq!(ask(&mut resolver, "httpd", 600), "httpd");
     assert_eq!(ask(&mut resolver, "sshd", 600), "unknown");
+    let owner = owner(NOBODY, "sshd", Known::LISTENER);
+    let by = Thread { tgid: NOBODY, tid: 0 };
+    assert_eq!(resolver.resolve(&owner, by, 600, None).evidence, Evidence::Unknown, "no thread, no proof");
     // Socket activation: opened by one program, handed on by exec.
     exec(&mut resolver, NOBODY, 1, "server", "server", 700);
     assert_eq!(ask(&mut resolver, "cron", 800), "server");
     // systemd listens for others.
     exec(&mut resolver, NOBODY, 1, "systemd", "/lib/systemd/systemd --user", 900);
     assert_eq!(ask(&mut resolver, "systemd", 1000), "unknown");
-    // Two that did not fit.
-    assert_eq!(resolver.counts().unproven, 2);
+    // sshd twice, systemd.
+    assert_eq!(resolver.counts().unproven, 3);
 }
 
 #[test]
