@@ -18,8 +18,10 @@ pub struct Offsets {
     pub mm_arg_start: u32,
     /// `mm_struct.arg_end`.
     pub mm_arg_end: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `sock.__sk_common.skc_net`.
+    pub sock_net: u32,
+    /// `net.net_cookie`.
+    pub net_cookie: u32,
 }
 
 /// An offset that is not known on this kernel.
@@ -35,7 +37,8 @@ impl Offsets {
         task_mm: NO_OFFSET,
         mm_arg_start: NO_OFFSET,
         mm_arg_end: NO_OFFSET,
-        reserved: 0,
+        sock_net: NO_OFFSET,
+        net_cookie: NO_OFFSET,
     };
 }
 

@@ -20,10 +20,6 @@ pub(crate) const CURRENT_HELPER: u32 = 1;
 /// Only through `bpf_get_current_task` and offsets.
 pub(crate) const CURRENT_TASK: u32 = 2;
 
-/// `bpf_get_netns_cookie` is allowed in `cgroup_skb` or `sock_ops`.
-#[unsafe(no_mangle)]
-static NETNS_COOKIE: Global<u32> = Global::new(0);
-
 #[inline(always)]
 pub(crate) fn offsets() -> Offsets {
     OFFSETS.load()
@@ -37,11 +33,6 @@ pub(crate) fn self_tgid() -> u32 {
 #[inline(always)]
 pub(crate) fn current() -> u32 {
     CURRENT.load()
-}
-
-#[inline(always)]
-pub(crate) fn has_netns_cookie() -> bool {
-    NETNS_COOKIE.load() != 0
 }
 
 /// Whether an offset is known.

@@ -12,6 +12,7 @@ use crate::conn::{Conn, stage};
 use crate::maps::CONNS;
 use crate::packet::{FIN, Packet};
 use crate::stats::count;
+use crate::who;
 
 /// `TCP_LISTEN` of include/net/tcp_states.h.
 pub(crate) const TCP_LISTEN: u32 = 10;
@@ -86,6 +87,9 @@ fn start(conn: &mut Conn, cookie: u64, sk: *mut bpf_sock) {
     if conn.cgroup == 0 {
         // SAFETY: a full socket.
         conn.cgroup = unsafe { bpf_sk_cgroup_id(sk.cast()) };
+    }
+    if conn.netns == 0 {
+        conn.netns = who::netns(conn, sk);
     }
 }
 

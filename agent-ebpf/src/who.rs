@@ -35,17 +35,34 @@ pub(crate) fn sender(conn: &mut Conn, sk: *mut bpf_sock) -> Thread {
     if !knobs::known(offsets.sock_owned) {
         return Thread::default();
     }
-    // The verifier forbids arithmetic on a socket's pointer; what is read back from a map is a number.
-    let slot = core::ptr::addr_of_mut!(conn.sk);
-    // SAFETY: a field of a live map value.
-    let address = unsafe {
-        slot.write_volatile(sk as u64);
-        slot.read_volatile()
-    };
-    if read::<u32>(address + u64::from(offsets.sock_owned)) == 0 {
+    if read::<u32>(address(conn, sk) + u64::from(offsets.sock_owned)) == 0 {
         return Thread::default();
     }
     current()
+}
+
+/// A socket's address as a number. The verifier forbids arithmetic on its pointer; what is read back from a map is a
+/// number.
+#[inline(always)]
+fn address(conn: &mut Conn, sk: *mut bpf_sock) -> u64 {
+    let slot = core::ptr::addr_of_mut!(conn.sk);
+    // SAFETY: a field of a live map value.
+    unsafe {
+        slot.write_volatile(sk as u64);
+        slot.read_volatile()
+    }
+}
+
+/// The network namespace's cookie (`net.net_cookie`, as `bpf_get_netns_cookie` gives it in some hooks of some kernels);
+/// 0 where it can't be read.
+#[inline(always)]
+pub(crate) fn netns(conn: &mut Conn, sk: *mut bpf_sock) -> u64 {
+    let offsets = knobs::offsets();
+    if !knobs::known(offsets.sock_net) || !knobs::known(offsets.net_cookie) {
+        return 0;
+    }
+    let net = read::<u64>(address(conn, sk) + u64::from(offsets.sock_net));
+    read::<u64>(net + u64::from(offsets.net_cookie))
 }
 
 /// The current thread; meaningful only in a process's context.

@@ -5,6 +5,7 @@
 //! judgement (`graph`, `catalog`, `policy`, `detect`, `redact`, `recent`), doors (`export`, `control`),
 //! wiring (`config`, `app`), faces (`cli`, `tui`).
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

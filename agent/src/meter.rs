@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Count {
+    /// Segments that reached the agent.
+    Delivered,
     /// A record was refused by the decoder (wrong length or kind).
     LostUndecodable,
     /// A record of a connection that is not in the table: its announcement was lost, or it was evicted.
@@ -34,7 +36,8 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
         Self::LostReorder,
@@ -52,6 +55,7 @@ impl Count {
     #[must_use]
     pub fn label(self) -> (&'static str, &'static str) {
         match self {
+            Self::Delivered => ("delivered", ""),
             Self::LostUndecodable => ("lost", "undecodable"),
             Self::LostUnannounced => ("lost", "unannounced"),
             Self::LostReorder => ("lost", "reorder"),

@@ -4,7 +4,6 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    bpf_get_netns_cookie,
 };
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
@@ -52,10 +51,6 @@ fn create(sk: *mut bpf_sock) {
         conn.owner.cgroup = bpf_get_current_cgroup_id();
     }
     conn.cgroup = conn.owner.cgroup;
-    if knobs::has_netns_cookie() {
-        // SAFETY: the context of a cgroup_sock program.
-        conn.netns = unsafe { bpf_get_netns_cookie(sk.cast()) };
-    }
     if conn.owner.tgid == knobs::self_tgid() {
         conn.framing = Framing::IGNORE.0;
     }

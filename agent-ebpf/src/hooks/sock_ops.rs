@@ -16,6 +16,7 @@ use crate::conn::Conn;
 use crate::emit;
 use crate::stats::count;
 use crate::track::{self, CREATE, field};
+use crate::who;
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of include/net/tcp_states.h.
 const SYN_SENT: u32 = 2;
@@ -92,6 +93,11 @@ fn established(ops: *mut bpf_sock_ops, role: Role) {
     let cookie = unsafe { bpf_get_socket_cookie(ops.cast()) };
     conn.begin(cookie, role);
     ask(ops);
+    if conn.netns == 0 {
+        // SAFETY: as above; checked in `storage`.
+        let sk = unsafe { (*ops).__bindgen_anon_2.sk };
+        conn.netns = who::netns(conn, sk);
+    }
     if conn.known == 0 {
         // SAFETY: as above.
         unsafe {

@@ -78,8 +78,6 @@ pub struct Facts {
     pub current_pid: Fact,
     /// The current task can be asked for in `cgroup_skb`.
     pub current_task: Fact,
-    /// Network namespaces have cookies (5.7 for sockets).
-    pub netns_cookie: Fact,
     /// tracefs is mounted and readable.
     pub tracefs: Fact,
     /// A cgroup v2 hierarchy is mounted.
@@ -119,7 +117,6 @@ impl Facts {
             read_kernel: helper(skb, BpfHelper::BPF_FUNC_probe_read_kernel),
             current_pid: helper(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid),
             current_task: helper(skb, BpfHelper::BPF_FUNC_get_current_task),
-            netns_cookie: helper(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_get_netns_cookie),
             tracefs: tracefs(),
             cgroup2: match &mount {
                 Some(path) if path.join("cgroup.procs").exists() => Fact::Yes,

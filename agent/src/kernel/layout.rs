@@ -147,7 +147,9 @@ pub fn read(path: &Path) -> Result<Offsets, Error> {
         task_mm: offset("task_struct", &["mm"]),
         mm_arg_start: offset("mm_struct", &["arg_start"]),
         mm_arg_end: offset("mm_struct", &["arg_end"]),
-        reserved: 0,
+        // `possible_net_t` holds nothing but the pointer.
+        sock_net: offset("sock", &["__sk_common", "skc_net"]),
+        net_cookie: offset("net", &["net_cookie"]),
     })
 }
 

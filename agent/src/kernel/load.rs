@@ -73,8 +73,6 @@ pub enum Verdict {
 
 /// The kernel half at work. Dropping it detaches everything.
 pub struct Half {
-    /// Records.
-    pub ring: RingBuf<MapData>,
     /// Counters.
     pub counts: Counts,
     /// What became of each program.
@@ -97,17 +95,15 @@ pub struct Runs {
     pub ns: u64,
 }
 
-/// Loads the object and attaches the plan's programs.
-pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<Half, Error> {
+/// Loads the object and attaches the plan's programs; gives the kernel half and the ring of its records.
+pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, RingBuf<MapData>), Error> {
     let btf = Btf::from_sys_fs().ok();
-    let cookie = u32::from(plan.netns_cookie);
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf.as_ref())
         .override_global("OFFSETS", &facts.offsets, true)
         .override_global("SELF_TGID", &settings.own, true)
         .override_global("CURRENT", &plan.current, true)
-        .override_global("NETNS_COOKIE", &cookie, true)
         .map_max_entries("RING", settings.ring);
     let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
     let mut take = |name: &'static str| ebpf.take_map(name).ok_or(Error::Map { name, source: None });
@@ -132,7 +128,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<Half, Err
         };
         verdicts.push((*program, verdict));
     }
-    Ok(Half { ring, counts, verdicts, ebpf })
+    Ok((Half { counts, verdicts, ebpf }, ring))
 }
 
 fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<(), String> {

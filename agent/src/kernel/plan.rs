@@ -99,8 +99,6 @@ pub struct Plan {
     pub rows: Vec<(Program, Intent)>,
     /// Where the sender of a segment is read; the kernel half's `CURRENT_*`.
     pub current: u32,
-    /// Sockets tell their network namespace.
-    pub netns_cookie: bool,
 }
 
 /// Makes the plan.
@@ -130,7 +128,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, Unfit> {
         (Fact::Yes, _) => 2,
         _ => 0,
     };
-    Ok(Plan { rows, current, netns_cookie: facts.netns_cookie.is_yes() })
+    Ok(Plan { rows, current })
 }
 
 #[cfg(test)]
@@ -153,7 +151,6 @@ mod tests {
             read_kernel: Fact::Yes,
             current_pid: Fact::No("not before 6.12".to_owned()),
             current_task: Fact::Yes,
-            netns_cookie: Fact::Yes,
             tracefs: Fact::Yes,
             cgroup2: Fact::Yes,
             cgroup2_path: None,

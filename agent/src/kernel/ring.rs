@@ -48,6 +48,12 @@ impl Reader {
         records
     }
 
+    /// Whether a drain ended because it had taken its share, and there may be more.
+    #[must_use]
+    pub fn is_burst(records: usize) -> bool {
+        records >= BURST
+    }
+
     /// How long to sleep after a drain of `records`: twice as long after an empty one, half as long after a full one.
     pub fn pause(&mut self, records: usize) -> Duration {
         self.sleep = match records {
