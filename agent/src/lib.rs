@@ -16,3 +16,4 @@ pub mod kernel;
 pub mod meter;
 pub mod model;
 pub mod proto;
+pub mod redact;
