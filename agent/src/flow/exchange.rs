@@ -39,6 +39,7 @@ impl Seen<'_> {
             call,
             connection: Arc::clone(connection),
             service: Arc::clone(self.service),
+            mirrored: self.mirrored,
             peer: None,
             start_unix_ns: self.start_unix_ns,
             verdict: Verdict::Allowed,

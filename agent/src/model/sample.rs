@@ -55,6 +55,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         }),
         by: Thread::default(),
         service: Arc::new(service),
+        mirrored: false,
         peer: Some(Arc::new(peer)),
         start_unix_ns: START_UNIX_NS,
         verdict: Verdict::Allowed,

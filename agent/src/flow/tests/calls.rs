@@ -15,6 +15,7 @@ fn both_ends_of_one_call() {
     bench.feed([client.bytes(Way::IN, &ok("hello"))]);
     let [answered, called] = bench.calls() else { panic!("{:?}", bench.told()) };
     assert_eq!((answered.kind, called.kind), (Kind::Server, Kind::Client));
+    assert_eq!((answered.mirrored, called.mirrored), (true, true));
     assert_eq!(answered.ids.trace, called.ids.trace);
     assert_eq!((called.ids.parent, answered.ids.parent), (None, Some(called.ids.span)));
     assert_eq!(called.by, Thread { tgid: 100, tid: 77 });
