@@ -17,3 +17,4 @@ pub mod meter;
 pub mod model;
 pub mod proto;
 pub mod redact;
+pub mod recent;
