@@ -4,5 +4,6 @@ pub mod apache;
 pub mod foreign;
 pub mod load;
 pub mod nginx;
+pub mod odd;
 pub mod proxy;
 pub mod runtime;
