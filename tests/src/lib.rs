@@ -12,5 +12,6 @@ pub mod place;
 pub mod process;
 pub mod script;
 pub mod truth;
+pub mod tun;
 pub mod wait;
 pub mod wire;

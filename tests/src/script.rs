@@ -1,6 +1,9 @@
 //! Conversations that a test writes byte by byte, played over one connection between two threads.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -128,15 +131,54 @@ impl Case {
 /// Plays a conversation over a connection of its own on loopback, each send cut into pieces of `size` bytes that are
 /// sent one by one; gives the server's port.
 pub fn play(turns: &[Turn], size: usize) -> Result<u16> {
-    let script = turns.to_vec();
-    let server = Server::start(move |wire| walk(wire, &script, false, size))?;
-    let port = server.port();
-    walk(Wire::connect(server.address())?, turns, true, size).context("the client's side")?;
-    server.stop()?;
-    Ok(port)
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    at_both_ends(listener, || Wire::connect(address), turns, size)?;
+    Ok(address.port())
 }
 
-fn walk(mut wire: Wire, turns: &[Turn], is_client: bool, size: usize) -> Result<()> {
+/// The same between a listener and a client that the test chose; gives the client's address.
+pub fn at_both_ends(
+    listener: TcpListener,
+    connect: impl FnOnce() -> Result<Wire>,
+    turns: &[Turn],
+    size: usize,
+) -> Result<SocketAddr> {
+    let script = turns.to_vec();
+    let (reached, reaches) = mpsc::channel();
+    let (also_reached, also_reaches) = mpsc::channel();
+    let other_end = Arc::new(Mutex::new(Some(Meeting { reached, reaches: also_reaches })));
+    let server = Server::on(listener, move |wire| {
+        let meeting =
+            other_end.lock().map_err(|_| anyhow!("a thread failed"))?.take().context("a second connection")?;
+        walk(wire, &script, false, size, &meeting)
+    })?;
+    let wire = connect()?;
+    let from = wire.stream().local_addr()?;
+    let meeting = Meeting { reached: also_reached, reaches };
+    walk(wire, turns, true, size, &meeting).context("the client's side")?;
+    server.stop()?;
+    Ok(unmapped(from))
+}
+
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Where both sides wait for each other beside their connection: a reset throws away what is still on its way.
+struct Meeting {
+    reached: mpsc::Sender<()>,
+    reaches: mpsc::Receiver<()>,
+}
+
+impl Meeting {
+    fn meet(&self) -> Result<()> {
+        self.reached.send(()).context("the other side has gone")?;
+        self.reaches.recv_timeout(Duration::from_secs(20)).context("waiting for the other side")
+    }
+}
+
+fn walk(mut wire: Wire, turns: &[Turn], is_client: bool, size: usize, meeting: &Meeting) -> Result<()> {
     for turn in turns {
         match (turn, is_client) {
             (Turn::Client(bytes), true) | (Turn::Server(bytes), false) => wire.send_by(size, bytes)?,
@@ -147,8 +189,12 @@ fn walk(mut wire: Wire, turns: &[Turn], is_client: bool, size: usize) -> Result<
             (Turn::ClientFinishes, false) | (Turn::ServerFinishes, true) => {
                 ensure!(wire.read_to_end()?.is_empty(), "more came than was sent");
             }
-            (Turn::ClientResets, true) | (Turn::ServerResets, false) => return wire.reset(),
+            (Turn::ClientResets, true) | (Turn::ServerResets, false) => {
+                meeting.meet()?;
+                return wire.reset();
+            }
             (Turn::ClientResets, false) | (Turn::ServerResets, true) => {
+                meeting.meet()?;
                 let met = wire.read_to_end();
                 ensure!(met.is_err(), "no reset came");
                 return Ok(());

@@ -3,8 +3,10 @@
 mod bodies;
 mod counts;
 mod ends;
+mod families;
 mod foreign;
 mod heads;
+mod impaired;
 mod overload;
 mod paths;
 mod pipelining;
