@@ -5,10 +5,12 @@
 #![no_std]
 
 pub mod conn;
+pub mod judge;
 pub mod knob;
 #[cfg(feature = "user")]
 mod pod;
 pub mod record;
+pub mod verdict;
 
 /// Changes whenever a layout of this crate changes; the loader refuses an object with another number.
 pub const ABI: u32 = 1;

@@ -22,6 +22,8 @@ impl Kind {
     pub const EXEC: Self = Self(5);
     /// [`Exit`]: the last thread of a process ended.
     pub const EXIT: Self = Self(6);
+    /// [`crate::verdict::Verdict`]: a rule met a connection or a request.
+    pub const VERDICT: Self = Self(7);
 }
 
 /// First bytes of every record.

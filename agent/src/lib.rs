@@ -15,6 +15,7 @@ pub mod identity;
 pub mod kernel;
 pub mod meter;
 pub mod model;
+pub mod policy;
 pub mod proto;
 pub mod redact;
 pub mod recent;

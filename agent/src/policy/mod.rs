@@ -1,0 +1,12 @@
+//! Drop decisions: the rule language, its order, what it compiles to, and the evidence of its use. No I/O here: rules
+//! and facts come in as values, plain rows of `weir_common::verdict` go out.
+
+pub mod check;
+pub mod gcra;
+pub mod machine;
+pub mod pattern;
+pub mod prefix;
+pub mod rule;
+pub mod set;
+mod shape;
+pub mod written;

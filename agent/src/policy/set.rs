@@ -1,0 +1,400 @@
+//! The rules in force and the rows they come to. A change is checked whole before anything of it is taken, and comes
+//! out as the few rows that differ: one address among 100 000 is one row.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use weir_common::verdict::{Active, AddressRow, Bank, Mask, PREFIXES, SLOTS, Slot};
+
+use super::machine::{self, Conditions, Machine, MachineError};
+use super::prefix::Prefix;
+use super::rule::{Mode, Rule, Who};
+use super::shape::{Shape, shapes};
+
+/// Rules that a node keeps, all together.
+pub const RULES_MAX: usize = 300_000;
+/// Identity groups: distinct identities that rules name.
+pub const GROUPS_MAX: usize = 64;
+
+/// Why a change is refused. Nothing of it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// The id is taken.
+    #[error("rule {0} exists already: remove it first, or choose another id")]
+    Exists(Arc<str>),
+    /// No such rule.
+    #[error("there is no rule {0}")]
+    Unknown(Arc<str>),
+    /// Too many rules.
+    #[error("more than {RULES_MAX} rules: join addresses into prefixes, or remove rules")]
+    Rules,
+    /// Too many prefixes.
+    #[error("more than {PREFIXES} client prefixes: join them into shorter ones, or remove rules")]
+    Prefixes,
+    /// Too many distinct conditions.
+    #[error(
+        "rule {0} needs a slot and all {SLOTS} are taken: rules that differ only in their clients share one; join rules that differ in little"
+    )]
+    Slots(Arc<str>),
+    /// Too many identities.
+    #[error("rule {0} names an identity and all rules together name more than {GROUPS_MAX}")]
+    Groups(Arc<str>),
+    /// Paths, hosts and methods don't fit.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// What differs between two generations: rows as the kernel half reads them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// The new generation.
+    pub generation: u64,
+    /// Slots to write before the new generation counts.
+    pub slots: Vec<(u16, Slot)>,
+    /// Slots to clear once the new generation counts.
+    pub freed: Vec<u16>,
+    /// Address rows to write before the new generation counts.
+    pub rows: Vec<(Prefix, AddressRow)>,
+    /// Address rows to remove once the new generation counts.
+    pub gone: Vec<Prefix>,
+    /// The new table, where paths, hosts or methods changed.
+    pub machine: Option<Arc<Machine>>,
+    /// What the new generation asks for.
+    pub bank: Bank,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    shape: Shape,
+    slot: Slot,
+    users: u32,
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct RuleSet {
+    rules: BTreeMap<Arc<str>, Arc<Rule>>,
+    slots: Vec<Option<Kept>>,
+    groups: Vec<Option<(Who, u32)>>,
+    rows: HashMap<Prefix, Vec<Arc<Rule>>>,
+    /// Ends of rules, soonest first.
+    ends: BTreeSet<(u64, Arc<str>)>,
+    machine: Arc<Machine>,
+    table: u32,
+    generation: u64,
+    mode: Mode,
+}
+
+impl RuleSet {
+    /// No rules, monitor mode.
+    pub fn new() -> Result<Self, MachineError> {
+        Ok(Self {
+            rules: BTreeMap::new(),
+            slots: vec![None; SLOTS],
+            groups: vec![None; GROUPS_MAX],
+            rows: HashMap::new(),
+            ends: BTreeSet::new(),
+            machine: Arc::new(Machine::build(&[])?),
+            table: 0,
+            generation: 0,
+            mode: Mode::Monitor,
+        })
+    }
+
+    /// All rules, by id.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &Arc<Rule>> {
+        self.rules.values()
+    }
+
+    /// A rule.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
+        self.rules.get(id)
+    }
+
+    /// The node's mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The generation that counts.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The word that makes the generation count.
+    #[must_use]
+    pub fn active(&self) -> Active {
+        self.generation << 1 | self.generation & 1
+    }
+
+    /// The table of the generation that counts.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// Identities that rules name, by group number.
+    pub fn groups(&self) -> impl Iterator<Item = (u8, &Who)> {
+        self.groups.iter().enumerate().filter_map(|(bit, group)| group.as_ref().map(|(who, _)| (bit as u8, who)))
+    }
+
+    /// Rules that a slot stands for; `client` chooses among rules that share it.
+    pub fn of_slot(&self, slot: u16, client: Option<Prefix>) -> impl Iterator<Item = &Arc<Rule>> {
+        let shape = self.slots.get(usize::from(slot)).and_then(Option::as_ref).map(|kept| &kept.shape);
+        let rows = client.and_then(|prefix| self.rows.get(&prefix)).into_iter().flatten();
+        let free = shape.filter(|shape| shape.any_client).map(|_| self.rules.values()).into_iter().flatten();
+        rows.chain(free).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
+    }
+
+    /// Sets the node's mode.
+    #[must_use]
+    pub fn set_mode(&mut self, mode: Mode) -> Change {
+        self.mode = mode;
+        self.generation += 1;
+        Change { generation: self.generation, bank: self.bank(), ..Change::default() }
+    }
+
+    /// Removes and adds rules, all of them or none. A rule may be removed and added anew in one change.
+    pub fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<Change, SetError> {
+        let leaving = self.leaving(remove)?;
+        let arriving = self.arriving(remove, add)?;
+        if self.rules.len() + arriving.len() - leaving.len() > RULES_MAX {
+            return Err(SetError::Rules);
+        }
+        let fresh: usize = arriving
+            .iter()
+            .map(|rule| rule.clients.iter().filter(|prefix| !self.rows.contains_key(prefix)).count())
+            .sum();
+        if self.rows.len() + fresh > PREFIXES as usize {
+            return Err(SetError::Prefixes);
+        }
+        let mut draft =
+            Draft { before: &self.slots, slots: self.slots.clone(), groups: self.groups.clone(), written: Vec::new() };
+        for rule in &leaving {
+            draft.leave(rule);
+        }
+        for rule in &arriving {
+            draft.arrive(rule)?;
+        }
+        let freed = draft.freed();
+        let mut machine = None;
+        if requests(&draft.slots) != requests(&self.slots) {
+            machine = Some(Arc::new(Machine::build(&requests(&draft.slots))?));
+        }
+
+        // Nothing can fail from here on.
+        if let Some(machine) = &machine {
+            self.machine = Arc::clone(machine);
+            self.table = self.table.wrapping_add(1);
+        }
+        let Draft { slots: kept, groups, written: slots, .. } = draft;
+        self.slots = kept;
+        self.groups = groups;
+        self.generation += 1;
+        let touched = self.take(&leaving, &arriving);
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for prefix in touched {
+            match self.row(prefix) {
+                Some(row) => rows.push((prefix, row)),
+                None => gone.push(prefix),
+            }
+        }
+        Ok(Change { generation: self.generation, slots, freed, rows, gone, machine, bank: self.bank() })
+    }
+
+    fn leaving(&self, remove: &[Arc<str>]) -> Result<Vec<Arc<Rule>>, SetError> {
+        let mut seen = BTreeSet::new();
+        remove
+            .iter()
+            .filter(|id| seen.insert(Arc::clone(id)))
+            .map(|id| self.rules.get(id).cloned().ok_or_else(|| SetError::Unknown(Arc::clone(id))))
+            .collect()
+    }
+
+    fn arriving(&self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<Vec<Arc<Rule>>, SetError> {
+        let mut seen = HashSet::new();
+        for rule in &add {
+            let kept = self.rules.contains_key(&rule.id) && !remove.contains(&rule.id);
+            if kept || !seen.insert(Arc::clone(&rule.id)) {
+                return Err(SetError::Exists(Arc::clone(&rule.id)));
+            }
+        }
+        Ok(add.into_iter().map(Arc::new).collect())
+    }
+
+    /// Takes the rules; returns the prefixes whose rows may differ.
+    fn take(&mut self, leaving: &[Arc<Rule>], arriving: &[Arc<Rule>]) -> Vec<Prefix> {
+        let mut touched = Vec::new();
+        for rule in leaving {
+            self.rules.remove(&rule.id);
+            if let Some(until) = rule.until {
+                self.ends.remove(&(until.monotonic_ns, Arc::clone(&rule.id)));
+            }
+            for prefix in &rule.clients {
+                touched.push(*prefix);
+                if let Some(users) = self.rows.get_mut(prefix) {
+                    users.retain(|user| user.id != rule.id);
+                    if users.is_empty() {
+                        self.rows.remove(prefix);
+                    }
+                }
+            }
+        }
+        for rule in arriving {
+            self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule));
+            if let Some(until) = rule.until {
+                self.ends.insert((until.monotonic_ns, Arc::clone(&rule.id)));
+            }
+            for prefix in &rule.clients {
+                touched.push(*prefix);
+                self.rows.entry(*prefix).or_default().push(Arc::clone(rule));
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        touched
+    }
+
+    /// The row of a prefix. Where rules of one prefix end at different times, the earliest end counts in the kernel half
+    /// (it must never drop for too long), and the row is written anew when it comes.
+    #[must_use]
+    pub fn row(&self, prefix: Prefix) -> Option<AddressRow> {
+        let users = self.rows.get(&prefix)?;
+        let mut row = AddressRow { len: u32::from(prefix.len), from: self.active(), ..AddressRow::default() };
+        for rule in users {
+            for shape in shapes(rule, &self.group_bits(rule)) {
+                if let Some(slot) = position(&self.slots, &shape) {
+                    machine::set(&mut row.slots, slot);
+                }
+            }
+            if let Some(until) = rule.until {
+                row.until = if row.until == 0 { until.monotonic_ns } else { row.until.min(until.monotonic_ns) };
+            }
+        }
+        Some(row)
+    }
+
+    /// Rules whose time is over.
+    #[must_use]
+    pub fn expired(&self, monotonic_ns: u64) -> Vec<Arc<str>> {
+        let over = self.ends.iter().take_while(|(end, _)| *end <= monotonic_ns);
+        over.map(|(_, id)| Arc::clone(id)).collect()
+    }
+
+    fn group_bits(&self, rule: &Rule) -> GroupBits {
+        bits(&self.groups, rule)
+    }
+
+    fn bank(&self) -> Bank {
+        let (mut any, mut request): (Mask, Mask) = ([0; 4], [0; 4]);
+        let mut identity = 0;
+        for (at, kept) in self.slots.iter().enumerate() {
+            let Some(Kept { shape, slot, .. }) = kept else { continue };
+            if shape.any_client {
+                machine::set(&mut any, at as u16);
+            }
+            if shape.reads_requests {
+                machine::set(&mut request, at as u16);
+            }
+            identity |= u32::from(slot.client_groups | slot.server_groups != 0);
+        }
+        Bank { any, request, table: self.table, enforce: u32::from(self.mode == Mode::Enforce), identity, reserved: 0 }
+    }
+}
+
+/// Group bits of a rule's two ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GroupBits {
+    pub(super) client: u64,
+    pub(super) server: u64,
+}
+
+fn bits(groups: &[Option<(Who, u32)>], rule: &Rule) -> GroupBits {
+    let of = |who: &[Who]| {
+        let known = groups.iter().enumerate().filter_map(|(bit, group)| group.as_ref().map(|(who, _)| (bit, who)));
+        known.filter(|(_, group)| who.contains(group)).fold(0, |bits, (bit, _)| bits | 1 << bit)
+    };
+    GroupBits { client: of(&rule.client_who), server: of(&rule.server_who) }
+}
+
+fn position(slots: &[Option<Kept>], shape: &Shape) -> Option<u16> {
+    slots.iter().position(|kept| kept.as_ref().is_some_and(|kept| kept.shape == *shape)).map(|at| at as u16)
+}
+
+fn requests(slots: &[Option<Kept>]) -> Vec<(u16, &Conditions)> {
+    slots
+        .iter()
+        .enumerate()
+        .filter_map(|(at, kept)| kept.as_ref().map(|kept| (at as u16, kept)))
+        .filter(|(_, kept)| kept.shape.reads_requests)
+        .map(|(at, kept)| (at, &kept.shape.request))
+        .collect()
+}
+
+/// Slots and groups as they would be.
+struct Draft<'a> {
+    before: &'a [Option<Kept>],
+    slots: Vec<Option<Kept>>,
+    groups: Vec<Option<(Who, u32)>>,
+    written: Vec<(u16, Slot)>,
+}
+
+impl Draft<'_> {
+    fn leave(&mut self, rule: &Rule) {
+        for shape in shapes(rule, &bits(&self.groups, rule)) {
+            if let Some(at) = position(&self.slots, &shape)
+                && let Some(kept) = &mut self.slots[usize::from(at)]
+            {
+                kept.users -= 1;
+                if kept.users == 0 {
+                    self.slots[usize::from(at)] = None;
+                }
+            }
+        }
+        for who in rule.client_who.iter().chain(&rule.server_who) {
+            for group in &mut self.groups {
+                if let Some((_, users)) = group.as_mut().filter(|(known, _)| known == who) {
+                    *users -= 1;
+                    if *users == 0 {
+                        *group = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, rule: &Arc<Rule>) -> Result<(), SetError> {
+        for who in rule.client_who.iter().chain(&rule.server_who) {
+            if let Some((_, users)) = self.groups.iter_mut().flatten().find(|(known, _)| known == who) {
+                *users += 1;
+            } else {
+                let free = self.groups.iter_mut().find(|group| group.is_none());
+                *free.ok_or_else(|| SetError::Groups(Arc::clone(&rule.id)))? = Some((who.clone(), 1));
+            }
+        }
+        for shape in shapes(rule, &bits(&self.groups, rule)) {
+            if let Some(at) = position(&self.slots, &shape) {
+                if let Some(kept) = &mut self.slots[usize::from(at)] {
+                    kept.users += 1;
+                }
+                continue;
+            }
+            // A slot that the old generation still reads is not written.
+            let both = self.slots.iter().zip(self.before);
+            let free = both.into_iter().position(|(new, old)| new.is_none() && old.is_none());
+            let free = free.ok_or_else(|| SetError::Slots(Arc::clone(&rule.id)))?;
+            let slot = shape.slot();
+            self.slots[free] = Some(Kept { shape, slot, users: 1 });
+            self.written.push((free as u16, slot));
+        }
+        Ok(())
+    }
+
+    fn freed(&self) -> Vec<u16> {
+        let pairs = self.before.iter().zip(&self.slots).enumerate();
+        pairs.filter(|(_, (old, new))| old.is_some() && new.is_none()).map(|(at, _)| at as u16).collect()
+    }
+}

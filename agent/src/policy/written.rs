@@ -1,0 +1,143 @@
+//! A rule as written: YAML of the rules directory and the config, JSON of the control API and of `WeirPolicy`.
+
+use serde::{Deserialize, Serialize};
+
+/// One value, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore<T> {
+    /// One.
+    One(T),
+    /// Several, or none.
+    Many(Vec<T>),
+}
+
+impl<T> Default for OneOrMore<T> {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl<T> OneOrMore<T> {
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+}
+
+/// One end of the calls that a rule is about. All given keys must hold; several values of one key are alternatives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WrittenEnd {
+    /// Address or CIDR, IPv4 or IPv6.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub address: OneOrMore<String>,
+    /// Executable name on this node.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub process: OneOrMore<String>,
+    /// `service.name` on this node.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub service: OneOrMore<String>,
+    /// systemd unit on this node.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub unit: OneOrMore<String>,
+    /// Container id on this node, or 12 characters and more of its start.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub container: OneOrMore<String>,
+    /// Pod on this node, `namespace/name`.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub pod: OneOrMore<String>,
+    /// Resource attribute, `key=value`.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub attribute: OneOrMore<String>,
+    /// Port; servers only.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub port: OneOrMore<u16>,
+    /// Host as the request names it, `*.` in front for all below; servers only.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub host: OneOrMore<String>,
+}
+
+/// A rate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenLimit {
+    /// Requests in a time: `100/s`, `600/m`, `5/10s`.
+    pub rate: String,
+    /// Requests that may come at once; default: those of one `rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// `client` (default): a bucket for each client address; `rule`: one for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<String>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WrittenRule {
+    /// Name, `[A-Za-z0-9._-]`, up to 64 characters; made up when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `deny` (default), `limit`, `watch`, `allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// `monitor` (default) or `enforce`; the node's own mode must be `enforce` too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// `reset` (default) or `drop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// Ambiguous heads are met too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub strict: bool,
+    /// Take it in spite of warnings; it overrules loopback and the node's own addresses on the allow-list.
+    #[serde(skip_serializing_if = "is_false")]
+    pub force: bool,
+    /// −100..=100, default 0; higher wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Who calls.
+    pub client: WrittenEnd,
+    /// Who is called.
+    pub server: WrittenEnd,
+    /// Request method.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub method: OneOrMore<String>,
+    /// `/prefix`, `=/exact` or `/a/{template}`.
+    #[serde(skip_serializing_if = "OneOrMore::is_empty")]
+    pub path: OneOrMore<String>,
+    /// The rate of a `limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<WrittenLimit>,
+    /// How long it holds, `90s`, `1h`, `7d`; absent: until it is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A file of the rules directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenRules {
+    /// Its rules.
+    pub rules: Vec<WrittenRule>,
+}
