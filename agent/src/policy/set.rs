@@ -102,6 +102,7 @@ impl RuleSet {
     }
 
     /// All rules, by id.
+    #[must_use]
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Arc<Rule>> {
         self.rules.values()
     }
