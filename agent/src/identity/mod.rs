@@ -6,6 +6,7 @@ mod cgroupfs;
 mod environ;
 mod lineage;
 mod name;
+mod peers;
 mod procfs;
 mod registry;
 mod resolver;
@@ -13,6 +14,7 @@ mod rules;
 mod script;
 mod sockets;
 
+pub use peers::{Peer, Peers};
 pub use registry::Seen;
 pub use resolver::{Counts, Resolver};
 pub use rules::{Rule, Settings, SettingsError, When};

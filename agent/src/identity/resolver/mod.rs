@@ -15,6 +15,7 @@ use weir_common::record::{Exec, Exit};
 use super::cache::Cache;
 use super::cgroup::Place;
 use super::cgroupfs::Cgroups;
+use super::environ::clean;
 use super::lineage::{Announced, Image, Lineage};
 use super::name::Facts;
 use super::registry::{Registry, Seen};
@@ -30,6 +31,8 @@ const RETRY: u64 = 1_000_000_000;
 const ALIASES: usize = 8;
 /// Most services that are known by cgroup alone.
 const GROUPS: usize = 4096;
+/// Most services outside that are kept at once.
+const EXTERNALS: usize = 4096;
 /// Most ports with a service of their own in one process.
 const PORTS: usize = 16;
 /// Programs that open listening sockets for others: that they hold one says nothing about who answers.
@@ -64,6 +67,7 @@ pub struct Resolver {
     ended: VecDeque<(u32, u64)>,
     cgroups: Cgroups,
     groups: HashMap<u64, Arc<Service>>,
+    externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
     unknown: Arc<Service>,
     counts: Counts,
@@ -86,6 +90,7 @@ impl Resolver {
             ended: VecDeque::new(),
             cgroups: Cgroups::new(),
             groups: HashMap::new(),
+            externals: HashMap::new(),
             registry: Registry::default(),
             unknown: Arc::new(Service::unknown()),
             counts: Counts::default(),
@@ -172,6 +177,21 @@ impl Resolver {
         }
         let service = if listener { self.holder(&owner, at, port) } else { self.user(&owner, at, port) };
         service.unwrap_or_else(|| self.by_group(owner.cgroup))
+    }
+
+    /// The service of what is only known by address, or by a name that the wire gave for it (`Host`, SNI): its name is
+    /// that, `evidence` says [`Evidence::External`].
+    pub fn external(&mut self, name: &str) -> Arc<Service> {
+        if let Some(service) = self.externals.get(name) {
+            return service.clone();
+        }
+        let Some(clean) = clean(name) else { return self.unknown.clone() };
+        let service = Arc::new(Service { name: clean.clone(), evidence: Evidence::External, ..Service::unknown() });
+        if self.externals.len() >= EXTERNALS {
+            self.externals.clear();
+        }
+        self.externals.insert(clean, service.clone());
+        service
     }
 
     /// The services that were seen, in the order in which they were first seen.
