@@ -32,15 +32,14 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something that is not UTF-8"))
 }
 
-/// Whether a program starts at all. Its exit status does not count (`wrk -v` says 1), but 127, which the
-/// loader uses for a missing library, and death by signal do.
-pub(crate) fn starts(program: &str, arguments: &[&str]) -> Result<(), String> {
+/// Whether a program starts and ends well.
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments).env("PATH", path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {
-        Ok(status) if status.code().is_some_and(|code| code != 127) => Ok(()),
-        Ok(status) => Err(format!("`{program}` does not run: {status}")),
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{program} {}` ended with {status}", arguments.join(" "))),
         Err(error) => Err(format!("`{program}`: {error}")),
     }
 }
@@ -79,6 +78,9 @@ fn line(command: &Command) -> String {
 }
 
 fn quoted(word: &str) -> String {
+    if let Some((_, rest)) = word.split_once('\n') {
+        return format!("'…{} lines…'", rest.lines().count());
+    }
     if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "\"'$;&|<>()*?".contains(c)) {
         format!("'{}'", word.replace('\'', "'\\''"))
     } else {

@@ -26,7 +26,7 @@ pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
             name: pin.package.to_owned(),
             why: pin.why.to_owned(),
             check: Box::new(|| match pin.proof {
-                [program, arguments @ ..] => shell::starts(program, arguments),
+                [program, arguments @ ..] => shell::succeeds(program, arguments),
                 [] => Ok(()),
             }),
             install: Install::Apt(vec![pin.package]),

@@ -9,7 +9,7 @@ mod golang;
 mod mounts;
 mod peers;
 pub(crate) mod pins;
-mod stamp;
+pub(crate) mod stamp;
 pub(crate) mod toolchain;
 
 use std::{thread, time::Instant};
@@ -70,7 +70,7 @@ pub(crate) fn prepare(stage: Stage) -> Result<()> {
         return Ok(());
     }
     for (piece, reason) in &missing {
-        eprintln!("setup: {} for {}: {reason}", piece.name, piece.why);
+        eprintln!("setup: {} ({}): {reason}", piece.name, piece.why);
     }
     let packages = missing.iter().flat_map(|(piece, _)| match &piece.install {
         Install::Apt(packages) => packages.as_slice(),
@@ -112,7 +112,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
     pieces
 }
 
-/// Runs all checks side by side (some start a JVM).
+/// Runs all checks side by side (some start a JVM or Node).
 fn missing(pieces: &[Piece]) -> Vec<(&Piece, String)> {
     thread::scope(|scope| {
         let checks: Vec<_> = pieces.iter().map(|piece| (piece, scope.spawn(|| (piece.check)()))).collect();

@@ -54,13 +54,13 @@ fn check_python() -> Result<(), String> {
     match inner() {
         Ok(text) if text.is_empty() => Ok(()),
         Ok(text) => Err(text.trim().replace('\n', "; ")),
-        Err(error) => Err(error.to_string()),
+        Err(_) => Err("not there".to_owned()),
     }
 }
 
 fn install_python() -> Result<()> {
     let venv = venv()?;
-    if shell::starts(&venv.join("bin/pip").to_string_lossy(), &["--version"]).is_err() {
+    if shell::succeeds(&venv.join("bin/pip").to_string_lossy(), &["--version"]).is_err() {
         // Also repairs one whose Python is gone.
         shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     }

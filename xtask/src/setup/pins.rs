@@ -26,7 +26,7 @@ pub(crate) const DEBIAN: &[Debian] = &[
     test("apache2", &["apache2", "-v"], "server"),
     test("apache2-utils", &["ab", "-V"], "client without keep-alive"),
     test("haproxy", &["haproxy", "-v"], "splicing proxy"),
-    test("wrk", &["wrk", "-v"], "saturating client"),
+    test("wrk", &["sh", "-c", "wrk -v | grep -q wrk"], "saturating client"),
     test("nghttp2-client", &["h2load", "--version"], "client with an exact number of requests"),
     test("curl", &["curl", "--version"], "client"),
     test("nodejs", &["node", "--version"], "server and client"),

@@ -25,7 +25,7 @@ pub(crate) fn check(name: &str, arguments: &[&str], pins: &str) -> Result<(), St
     if of.as_deref() != Some(pins) {
         return Err("built of other versions than pinned".to_owned());
     }
-    shell::starts(&tool.to_string_lossy(), arguments)
+    shell::succeeds(&tool.to_string_lossy(), arguments)
 }
 
 /// Notes what the tool was built of. Called last, so that a build that was interrupted does not count.

@@ -35,7 +35,7 @@ pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.push(Piece {
             name: pins::EBPF_CLIPPY.to_owned(),
             why: "cargo xtask lint of the kernel half".to_owned(),
-            check: Box::new(|| shell::starts("/usr/bin/cargo-clippy", &["--version"])),
+            check: Box::new(|| shell::succeeds("/usr/bin/cargo-clippy", &["--version"])),
             install: Install::Apt(vec![pins::EBPF_CLIPPY]),
         });
     }
@@ -45,7 +45,7 @@ pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
 fn check() -> Result<(), String> {
     let toolchain = search::find()?;
     let linker = toolchain.linker.join("bpf-linker");
-    shell::starts(&linker.to_string_lossy(), &["--version"])
+    shell::succeeds(&linker.to_string_lossy(), &["--version"])
 }
 
 fn cargo_has(component: &str) -> Result<(), String> {

@@ -1,0 +1,72 @@
+//! The agent's memory: of the process, and of its maps in the kernel.
+
+use std::{collections::BTreeMap, fs, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use weir_tests::{agent::Agent, ledger::count, place::Scratch};
+
+use super::{
+    load,
+    variant::{Collector, Variant},
+};
+
+/// Bytes in a mebibyte.
+const MIB: f64 = 1_048_576.0;
+
+/// What 10 000 connections with 10 000 requests a second take.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Highest resident size until the agent was ready, MiB.
+    pub(crate) start: f64,
+    /// Highest resident size under the load, MiB.
+    pub(crate) load: f64,
+    /// Memory of its maps, MiB.
+    pub(crate) maps: f64,
+    /// Requests a second that were answered.
+    pub(crate) per_second: f64,
+    /// Messages lost.
+    pub(crate) lost: u64,
+}
+
+/// Measures it once.
+pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
+    let server = load::server(false)?;
+    let settings = Variant::Sampled.settings(collector).unwrap_or_default();
+    let agent = Agent::start(&settings.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let start = status(agent.pid(), "VmHWM:")?;
+    let scratch = Scratch::new("connections")?;
+    let running = load::many_connections(server.address(), time, &scratch)?;
+    let mut highest = 0.0_f64;
+    for _ in 0..time.as_secs() * 2 {
+        thread::sleep(Duration::from_millis(500));
+        highest = highest.max(status(agent.pid(), "VmRSS:")?);
+    }
+    let maps = maps(agent.pid())?;
+    let requests = load::many_done(running, time)?;
+    let lost = count(agent.page()?.sum("weir_messages_total", &[("stage", "lost")]));
+    Ok(Memory { start, load: highest, maps, per_second: requests as f64 / time.as_secs_f64(), lost })
+}
+
+/// A line of `/proc/PID/status` in MiB.
+fn status(pid: u32, name: &str) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let kilobytes =
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kilobytes.with_context(|| format!("no {name} in {path}"))? / 1024.0)
+}
+
+/// Memory of the maps that a process holds open, each once, in MiB.
+fn maps(pid: u32) -> Result<f64> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut maps = BTreeMap::new();
+    for file in fs::read_dir(&folder).with_context(|| format!("reading {folder}"))? {
+        // A descriptor may be closed between the listing and the look.
+        let Ok(text) = fs::read_to_string(file?.path()) else { continue };
+        let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes)) = (number("map_id:"), number("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    Ok(maps.values().sum::<u64>() as f64 / MIB)
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: what Weir costs, beside what other things cost, measured in one run.
+//!
+//! Machines differ from minute to minute, so nothing is compared with a figure of another run: in each round every
+//! variant runs once, in turn forwards and backwards, and a ratio is taken inside its round.
+
+mod cost;
+mod load;
+mod memory;
+mod noop;
+mod plan;
+mod sample;
+mod start;
+mod table;
+mod variant;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    repo, run,
+    setup::{self, Stage},
+    shell,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often every variant is measured
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// One JSON document instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Only these parts; none: all
+    #[arg(value_enum)]
+    parts: Vec<plan::Part>,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    if !shell::is_root() {
+        bail!("attaching programs needs root");
+    }
+    setup::prepare(Stage::Bench)?;
+    run::build()?;
+    noop::build()?;
+    let report = plan::measure(arguments.rounds, arguments.seconds, &arguments.parts)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        table::print(&report);
+    }
+    let files = repo::target().join("bench.json");
+    std::fs::write(&files, serde_json::to_string_pretty(&report)?)?;
+    eprintln!("bench: also in {}", files.display());
+    Ok(())
+}

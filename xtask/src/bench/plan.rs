@@ -1,0 +1,223 @@
+//! What is measured, in which order, and the rows that come of it.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use weir_tests::ledger::count;
+
+use super::{
+    cost::{self, Runs, Statistics},
+    load, memory,
+    sample::Samples,
+    start,
+    table::{Budget, Report, Row},
+    variant::{Collector, Round, Variant, Working},
+};
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Throughput of all variants, the agent's processor time, losses
+    Throughput,
+    /// Time inside the kernel's programs
+    Kernel,
+    /// 99th percentile at half load
+    Latency,
+    /// Memory with 10 000 connections
+    Memory,
+    /// Start to first call
+    Start,
+}
+
+/// Measures the wanted parts; none means all.
+pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Report> {
+    let time = Duration::from_secs(seconds);
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    let collector = Collector::start()?;
+    let mut report = Report::new(rounds, seconds);
+    if wanted(Part::Kernel) {
+        kernel(rounds, time, &collector, &mut report)?;
+    }
+    if wanted(Part::Throughput) {
+        throughput(rounds, time, &collector, &mut report)?;
+    }
+    if wanted(Part::Latency) {
+        latency(rounds, time, &collector, &mut report)?;
+    }
+    if wanted(Part::Memory) {
+        memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report)?;
+    }
+    if wanted(Part::Start) {
+        let samples = (0..rounds).map(|_| start::first_call()).collect::<Result<Vec<_>>>()?;
+        report.rows.push(Row::new("start to first call", "s", Samples(samples), Some(Budget::AtMost(1.0))));
+    }
+    Ok(report)
+}
+
+/// The variants in turn, forwards in even rounds and backwards in odd ones, so that a drift of the machine falls on
+/// all alike.
+fn in_turn<T: Copy>(variants: &[T], round: u32) -> Vec<T> {
+    let mut variants = variants.to_vec();
+    if round % 2 == 1 {
+        variants.reverse();
+    }
+    variants
+}
+
+fn say(round: u32, rounds: u32, variant: Variant, what: &str) {
+    eprintln!("bench: round {} of {rounds}: {}: {what}", round + 1, variant.name());
+}
+
+fn throughput(rounds: u32, time: Duration, collector: &Collector, report: &mut Report) -> Result<()> {
+    let mut all: BTreeMap<Variant, Vec<Round>> = BTreeMap::new();
+    for round in 0..rounds {
+        for variant in in_turn(&Variant::ALL, round) {
+            let measured = Working::start(variant, collector)?.saturate(time).with_context(|| variant.name())?;
+            say(round, rounds, variant, &format!("{:.0} requests/s", measured.per_second));
+            all.entry(variant).or_default().push(measured);
+        }
+    }
+    let rates = |variant: Variant| {
+        Samples(all.get(&variant).into_iter().flatten().map(|round| round.per_second).collect::<Vec<_>>())
+    };
+    let bare = rates(Variant::Bare);
+    report.rows.push(Row::new("throughput with nothing attached", "requests/s", bare.clone(), None));
+    for variant in Variant::ALL.into_iter().filter(|variant| *variant != Variant::Bare) {
+        let budget = (variant == Variant::Sampled).then_some(Budget::AtLeast(0.92));
+        let name = format!("throughput, {} / nothing attached", variant.name());
+        report.rows.push(Row::new(&name, "", rates(variant).over(&bare), budget));
+    }
+    for (variant, budget) in [(Variant::Kept, 1.0), (Variant::Sampled, f64::NAN), (Variant::Spans, 3.0)] {
+        let spent = || all.get(&variant).into_iter().flatten().filter_map(|round| Some((round, round.spent.as_ref()?)));
+        let cpu = spent().map(|(_, spent)| spent.cpu * 1e6 / spent.calls as f64).collect();
+        let budget = (!budget.is_nan()).then_some(Budget::AtMost(budget));
+        report.rows.push(Row::new(
+            &format!("agent's processor time a call, {}", variant.name()),
+            "µs",
+            Samples(cpu),
+            budget,
+        ));
+        let lost = spent().map(|(_, spent)| spent.lost as f64).collect();
+        let name = format!("messages lost at that load, {}", variant.name());
+        report.rows.push(Row::new(&name, "", Samples(lost), Some(Budget::AtMost(0.0))));
+        // Both ends are here, so each request is two calls; what was in flight at the end is none.
+        let seen = spent().map(|(round, spent)| spent.calls as f64 / (2.0 * round.requests as f64)).collect();
+        report.rows.push(Row::new(
+            &format!("calls / (2 × wrk's requests), {}", variant.name()),
+            "",
+            Samples(seen),
+            None,
+        ));
+    }
+    Ok(())
+}
+
+fn kernel(rounds: u32, time: Duration, collector: &Collector, report: &mut Report) -> Result<()> {
+    let statistics = Statistics::on()?;
+    // Microseconds a request on both sides together.
+    let mut sums: BTreeMap<Variant, Samples> = BTreeMap::new();
+    let mut programs: BTreeMap<String, Vec<(Runs, u64)>> = BTreeMap::new();
+    for round in 0..rounds {
+        for variant in in_turn(&[Variant::Noop, Variant::Kept], round) {
+            let working = Working::start(variant, collector)?;
+            let before = cost::programs()?;
+            let measured = working.saturate(time)?;
+            let added = cost::since(&cost::programs()?, &before);
+            ensure!(!added.is_empty(), "{}: no program ran", variant.name());
+            let ns: u64 = added.values().map(|runs| runs.ns).sum();
+            sums.entry(variant).or_default().push(ns as f64 / 1000.0 / measured.requests as f64);
+            say(
+                round,
+                rounds,
+                variant,
+                &format!("{:.0} ns in programs a request", ns as f64 / measured.requests as f64),
+            );
+            for (name, runs) in added {
+                programs.entry(name).or_default().push((runs, measured.requests));
+            }
+        }
+    }
+    drop(statistics);
+    let of = |variant| sums.get(&variant).cloned().unwrap_or_default();
+    let (noop, kept) = (of(Variant::Noop), of(Variant::Kept));
+    let over = kept.0.iter().zip(&noop.0).map(|(kept, noop)| (kept - noop) / 2.0).collect();
+    report.rows.push(Row::new(
+        "in-kernel time an exchange, one side, over no-op programs",
+        "µs",
+        Samples(over),
+        Some(Budget::AtMost(0.5)),
+    ));
+    for (name, measured) in programs {
+        let each = measured.iter().map(|(runs, _)| runs.ns as f64 / runs.count as f64).collect();
+        report.rows.push(Row::new(&format!("a run of {name}"), "ns", Samples(each), None));
+        let often = measured.iter().map(|(runs, requests)| runs.count as f64 / *requests as f64).collect();
+        report.rows.push(Row::new(&format!("runs of {name} a request, both sides"), "", Samples(often), None));
+    }
+    Ok(())
+}
+
+fn latency(rounds: u32, time: Duration, collector: &Collector, report: &mut Report) -> Result<()> {
+    // Half of what the honest load tool reaches here, which is less than wrk does: it is the one that is compared.
+    let most = {
+        let working = Working::start(Variant::Bare, collector)?;
+        load::constant(working.server.address(), 0, Duration::from_secs(3))?.per_second
+    };
+    let rate = count(most / 2.0);
+    let mut bare = Samples::default();
+    let mut with = Samples::default();
+    for round in 0..rounds {
+        for variant in in_turn(&[Variant::Bare, Variant::Sampled], round) {
+            let working = Working::start(variant, collector)?;
+            let measured = load::constant(working.server.address(), rate, time)?;
+            say(
+                round,
+                rounds,
+                variant,
+                &format!("p99 {:.0} µs at {:.0} requests/s", measured.p99, measured.per_second),
+            );
+            if variant == Variant::Bare { bare.push(measured.p99) } else { with.push(measured.p99) }
+        }
+    }
+    let ratio = with.over(&bare);
+    report.rows.push(Row::new(&format!("p99 at half load ({rate} requests/s), nothing attached"), "µs", bare, None));
+    report.rows.push(Row::new(&format!("p99 at half load, {}", Variant::Sampled.name()), "µs", with, None));
+    report.rows.push(Row::new("p99 at half load, with / without", "", ratio, Some(Budget::AtMost(1.05))));
+    Ok(())
+}
+
+fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Result<()> {
+    let memory = memory::measure(time, collector)?;
+    eprintln!("bench: {memory:?}");
+    let mut one = |name: &str, unit: &'static str, value: f64, budget| {
+        report.rows.push(Row::new(name, unit, Samples(vec![value]), budget));
+    };
+    one("memory at the start, highest", "MiB", memory.start, Some(Budget::AtMost(96.0)));
+    let name = format!("memory with 10 000 connections and {:.0} requests/s", memory.per_second);
+    one(&name, "MiB", memory.load, Some(Budget::AtMost(64.0)));
+    one("memory of the maps", "MiB", memory.maps, Some(Budget::AtMost(32.0)));
+    one("messages lost with 10 000 connections", "", memory.lost as f64, Some(Budget::AtMost(0.0)));
+    Ok(())
+}
+
+/// What the figures were measured on.
+pub(crate) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease");
+    let information = read("/proc/cpuinfo");
+    let model =
+        information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("Linux {}, {cores} cores, {}", release.trim(), model.unwrap_or("unknown processor"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_turn;
+
+    #[test]
+    fn every_second_round_goes_backwards() {
+        assert_eq!(in_turn(&[1, 2, 3], 0), [1, 2, 3]);
+        assert_eq!(in_turn(&[1, 2, 3], 1), [3, 2, 1]);
+    }
+}
