@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::model::Exchange;
+use crate::model::{Connection, Exchange, Operation};
 
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    limit: usize,
+    /// Bytes.
+    limit: u64,
     batch: usize,
     /// A batch is there.
     full: Notify,
@@ -19,6 +20,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Arc<Exchange>>,
+    bytes: u64,
     closed: bool,
 }
 
@@ -32,8 +34,8 @@ pub(super) enum LeftOut {
 }
 
 impl Queue {
-    pub(super) fn new(limit: usize, batch: usize) -> Self {
-        Self { state: Mutex::default(), limit: limit.max(1), batch: batch.max(1), full: Notify::new() }
+    pub(super) fn new(limit: u64, batch: usize) -> Self {
+        Self { state: Mutex::default(), limit, batch: batch.max(1), full: Notify::new() }
     }
 
     /// Takes what there is room for.
@@ -45,7 +47,9 @@ impl Queue {
                 return LeftOut::Closed(calls.count() as u64);
             }
             for call in calls {
-                if state.waiting.len() < self.limit {
+                let bytes = weight(call);
+                if state.bytes + bytes <= self.limit {
+                    state.bytes += bytes;
                     state.waiting.push_back(Arc::clone(call));
                 } else {
                     left_out += 1;
@@ -75,10 +79,21 @@ impl Queue {
     pub(super) fn take(&self) -> Vec<Arc<Exchange>> {
         let mut state = self.lock();
         let n = state.waiting.len().min(self.batch);
-        state.waiting.drain(..n).collect()
+        let batch: Vec<_> = state.waiting.drain(..n).collect();
+        state.bytes -= batch.iter().map(|call| weight(call)).sum::<u64>();
+        batch
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes that a waiting call takes. Its connection is counted as if no other call shared it, its service as if it were
+/// known to all.
+pub(super) fn weight(call: &Exchange) -> u64 {
+    const FIXED: usize = size_of::<Exchange>() + size_of::<Connection>() + 5 * size_of::<usize>();
+    let Operation::Http(http) = &call.call.operation;
+    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    (FIXED + http.target.len() + text(&http.host) + text(&http.user_agent)) as u64
 }

@@ -110,8 +110,8 @@ pub struct Settings {
     /// `traces.sample`: share of traces whose spans are exported, 0.0 to 1.0. Decided by the trace id, so that every
     /// node decides the same for a trace.
     pub sample: f64,
-    /// Spans that may wait; a full queue drops new ones and counts them as `queue_full`.
-    pub queue: usize,
+    /// Bytes of memory for calls that wait; a full queue drops new ones and counts them as `queue_full`.
+    pub queue: u64,
     /// Spans of one request at most.
     pub batch: usize,
     /// Longest time that a span waits for its batch to fill.
@@ -133,7 +133,7 @@ impl Default for Settings {
             metrics: None,
             node: Node::default(),
             sample: 1.0,
-            queue: 16_384,
+            queue: 16 << 20,
             batch: 512,
             delay: Duration::from_secs(1),
             in_flight: 4,

@@ -188,7 +188,12 @@ async fn a_slow_receiver_never_holds_up_the_one_who_offers() {
     let desk = Desk::new(vec![Answer::Slow(Duration::from_millis(400)); 1000]);
     let receiver = receiver(&desk, Protocol::Grpc).await;
     let ledger = Arc::new(Ledger::default());
-    let bounds = Settings { queue: 1000, batch: 100, in_flight: 2, ..settings(endpoint(&receiver, Protocol::Grpc)) };
+    let bounds = Settings {
+        queue: 1000 * queue::weight(&calls(1)[0]),
+        batch: 100,
+        in_flight: 2,
+        ..settings(endpoint(&receiver, Protocol::Grpc))
+    };
     let exporter = Exporter::start(&bounds, Arc::clone(&ledger)).unwrap();
     let calls = calls(5000);
     let started = Instant::now();
@@ -207,7 +212,7 @@ async fn a_dead_receiver_costs_bounded_memory_and_is_found_when_it_is_back() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let dead = Endpoint { url: format!("http://{address}"), ..Endpoint::default() };
     let ledger = Arc::new(Ledger::default());
-    let bounds = Settings { queue: 1000, batch: 100, in_flight: 2, ..settings(dead) };
+    let bounds = Settings { queue: 1000 * queue::weight(&calls(1)[0]), batch: 100, in_flight: 2, ..settings(dead) };
     let exporter = Exporter::start(&bounds, Arc::clone(&ledger)).unwrap();
     let offered = calls(5000);
     for part in offered.chunks(100) {
