@@ -50,6 +50,11 @@ impl Delivery {
         Self { signal, sender, retry, ledger, stop, endpoint: Arc::default() }
     }
 
+    /// Gives requests up after `time`, where that is earlier.
+    pub(super) fn give_up_after(&mut self, time: Duration) {
+        self.retry.give_up = self.retry.give_up.min(time);
+    }
+
     /// Delivers a request and counts what became of its items.
     pub(super) async fn deliver(&self, payload: Payload) {
         let mut stop = self.stop.clone();

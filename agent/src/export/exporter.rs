@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::delivery::{Delivery, Payload, Stop};
 use super::ledger::{Ledger, Outcome};
+use super::metrics::Metrics;
 use super::otlp::{EndpointError, Sender, Signal};
 use super::queue::{LeftOut, Queue};
 use super::sample::Sampler;
-use super::settings::Settings;
-use super::spans;
+use super::settings::{Settings, Temporality};
+use super::{points, spans};
 use crate::model::Exchange;
 
 /// A running exporter. Dropping it without [`Exporter::stop`] ends it at once; what waits is then lost uncounted.
@@ -30,7 +31,9 @@ pub struct Exporter {
 impl Exporter {
     /// Starts the tasks of an exporter; must be called within a tokio runtime. Nothing is sent before there is
     /// something to send, so an unreachable receiver is no error here.
-    pub fn start(settings: &Settings, ledger: Arc<Ledger>) -> Result<Self, EndpointError> {
+    ///
+    /// `metrics` and `ledger` outlive it: a reload starts a new exporter with the same ones.
+    pub fn start(settings: &Settings, metrics: &Arc<Metrics>, ledger: Arc<Ledger>) -> Result<Self, EndpointError> {
         let (stop, stopping) = watch::channel(None);
         let sampler = Sampler::new(settings.sample);
         let settings = Arc::new(settings.clone());
@@ -52,6 +55,17 @@ impl Exporter {
                 stopping.clone(),
             )));
             traces = Some(queue);
+        }
+        if let Some(endpoint) = &settings.metrics {
+            let mut delivery = delivery(Signal::Metrics, endpoint)?;
+            if settings.temporality == Temporality::Cumulative {
+                // The next reading says all that this one does.
+                delivery.give_up_after(settings.interval);
+            }
+            tasks.push(tokio::spawn(readings(Arc::clone(metrics), Arc::clone(&settings), delivery, stopping.clone())));
+        }
+        if settings.traces.is_some() {
+            metrics.sample(sampler);
         }
         Ok(Self { traces, sampler, ledger, stop, tasks: Mutex::new(tasks) })
     }
@@ -131,4 +145,23 @@ async fn batches(queue: Arc<Queue>, settings: Arc<Settings>, trace_state: String
         });
     }
     while under_way.join_next().await.is_some() {}
+}
+
+/// Reads the metrics at an interval and delivers them.
+async fn readings(metrics: Arc<Metrics>, settings: Arc<Settings>, delivery: Delivery, mut stop: Stop) {
+    let mut ticks = tokio::time::interval(settings.interval.max(Duration::from_millis(10)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks.tick().await;
+    loop {
+        let stopping = tokio::select! {
+            _ = ticks.tick() => false,
+            _ = stop.changed() => true,
+        };
+        for payload in points::requests(&metrics, &settings.node, settings.temporality) {
+            delivery.deliver(payload).await;
+        }
+        if stopping {
+            return;
+        }
+    }
 }

@@ -1,9 +1,12 @@
-//! The doors to telemetry backends: OTLP.
+//! The doors to telemetry backends: OTLP and the Prometheus page.
 
 mod delivery;
 mod exporter;
 mod ledger;
+mod metrics;
 mod otlp;
+mod points;
+pub mod prometheus;
 mod queue;
 mod resource;
 mod sample;
@@ -13,6 +16,7 @@ mod wire;
 
 pub use exporter::Exporter;
 pub use ledger::{Ledger, Outcome};
+pub use metrics::{Bound, Metrics};
 pub use otlp::{EndpointError, Protocol, Signal};
 pub use sample::Sampler;
 pub use settings::{Endpoint, Node, Retry, Settings, Temporality, Tls};

@@ -1,6 +1,7 @@
 //! Against receivers that speak the protocol for real: what arrives is what was offered, and the ledger tells the rest.
 
 mod content;
+mod metrics;
 mod receiver;
 mod secure;
 
@@ -36,6 +37,10 @@ fn settings(traces: Endpoint) -> Settings {
     Settings { traces: Some(traces), delay: Duration::from_millis(50), retry, ..Settings::default() }
 }
 
+fn start(settings: &Settings, ledger: Arc<Ledger>) -> Result<Exporter, EndpointError> {
+    Exporter::start(settings, &Arc::new(Metrics::new(Bound::default())), ledger)
+}
+
 /// Spans by outcome, zeros left out.
 fn book(ledger: &Ledger) -> Vec<(&'static str, u64)> {
     Outcome::ALL
@@ -57,7 +62,7 @@ async fn export(n: u64, protocol: Protocol, script: &[Answer]) -> (Vec<(&'static
     let desk = Desk::new(script.iter().cloned());
     let receiver = receiver(&desk, protocol).await;
     let ledger = Arc::new(Ledger::default());
-    let exporter = Exporter::start(&settings(endpoint(&receiver, protocol)), Arc::clone(&ledger)).unwrap();
+    let exporter = start(&settings(endpoint(&receiver, protocol)), Arc::clone(&ledger)).unwrap();
     exporter.offer(&calls(n));
     exporter.stop(FLUSH).await;
     let book = book(&ledger);
@@ -75,7 +80,7 @@ async fn every_span_arrives_once() {
             let receiver = receiver(&desk, protocol).await;
             let ledger = Arc::new(Ledger::default());
             let to = Endpoint { gzip, ..endpoint(&receiver, protocol) };
-            let exporter = Exporter::start(&settings(to), Arc::clone(&ledger)).unwrap();
+            let exporter = start(&settings(to), Arc::clone(&ledger)).unwrap();
             for part in calls(10_000).chunks(300) {
                 exporter.offer(part);
             }
@@ -95,7 +100,7 @@ async fn every_span_arrives_once() {
 async fn a_batch_that_does_not_fill_goes_after_the_delay() {
     let desk = Desk::default();
     let receiver = receiver(&desk, Protocol::Grpc).await;
-    let exporter = Exporter::start(&settings(endpoint(&receiver, Protocol::Grpc)), Arc::default()).unwrap();
+    let exporter = start(&settings(endpoint(&receiver, Protocol::Grpc)), Arc::default()).unwrap();
     exporter.offer(&calls(3));
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -176,7 +181,7 @@ async fn no_answer_within_the_timeout_is_tried_again() {
         let receiver = receiver(&desk, protocol).await;
         let ledger = Arc::new(Ledger::default());
         let to = Endpoint { timeout: Duration::from_millis(200), ..endpoint(&receiver, protocol) };
-        let exporter = Exporter::start(&settings(to), Arc::clone(&ledger)).unwrap();
+        let exporter = start(&settings(to), Arc::clone(&ledger)).unwrap();
         exporter.offer(&calls(5));
         exporter.stop(FLUSH).await;
         assert_eq!((book(&ledger), desk.attempts().len()), (vec![("ok", 5)], 2));
@@ -194,7 +199,7 @@ async fn a_slow_receiver_never_holds_up_the_one_who_offers() {
         in_flight: 2,
         ..settings(endpoint(&receiver, Protocol::Grpc))
     };
-    let exporter = Exporter::start(&bounds, Arc::clone(&ledger)).unwrap();
+    let exporter = start(&bounds, Arc::clone(&ledger)).unwrap();
     let calls = calls(5000);
     let started = Instant::now();
     exporter.offer(&calls);
@@ -213,7 +218,7 @@ async fn a_dead_receiver_costs_bounded_memory_and_is_found_when_it_is_back() {
     let dead = Endpoint { url: format!("http://{address}"), ..Endpoint::default() };
     let ledger = Arc::new(Ledger::default());
     let bounds = Settings { queue: 1000 * queue::weight(&calls(1)[0]), batch: 100, in_flight: 2, ..settings(dead) };
-    let exporter = Exporter::start(&bounds, Arc::clone(&ledger)).unwrap();
+    let exporter = start(&bounds, Arc::clone(&ledger)).unwrap();
     let offered = calls(5000);
     for part in offered.chunks(100) {
         exporter.offer(part);
@@ -236,13 +241,13 @@ async fn what_can_not_be_delivered_in_time_is_given_up() {
     let ledger = Arc::new(Ledger::default());
     let mut short = settings(dead.clone());
     short.retry.give_up = Duration::from_millis(300);
-    let exporter = Exporter::start(&short, Arc::clone(&ledger)).unwrap();
+    let exporter = start(&short, Arc::clone(&ledger)).unwrap();
     exporter.offer(&calls(5));
     exporter.stop(FLUSH).await;
     assert_eq!(book(&ledger), [("expired", 5)]);
 
     let ledger = Arc::new(Ledger::default());
-    let exporter = Exporter::start(&settings(dead), Arc::clone(&ledger)).unwrap();
+    let exporter = start(&settings(dead), Arc::clone(&ledger)).unwrap();
     exporter.offer(&calls(2000));
     let started = Instant::now();
     exporter.stop(Duration::from_millis(300)).await;
@@ -257,7 +262,7 @@ async fn a_share_of_traces() {
     let receiver = receiver(&desk, Protocol::Grpc).await;
     let ledger = Arc::new(Ledger::default());
     let half = Settings { sample: 0.5, ..settings(endpoint(&receiver, Protocol::Grpc)) };
-    let exporter = Exporter::start(&half, Arc::clone(&ledger)).unwrap();
+    let exporter = start(&half, Arc::clone(&ledger)).unwrap();
     let calls = calls(1000);
     exporter.offer(&calls);
     exporter.stop(FLUSH).await;
@@ -274,7 +279,7 @@ async fn headers_are_sent() {
         let receiver = receiver(&desk, protocol).await;
         let mut to = endpoint(&receiver, protocol);
         to.headers = vec![("Authorization".to_owned(), "Bearer x".to_owned()), ("x-team".to_owned(), "a b".to_owned())];
-        let exporter = Exporter::start(&settings(to), Arc::default()).unwrap();
+        let exporter = start(&settings(to), Arc::default()).unwrap();
         exporter.offer(&calls(1));
         exporter.stop(FLUSH).await;
         let attempts = desk.attempts();
@@ -287,8 +292,7 @@ async fn headers_are_sent() {
 
 #[tokio::test]
 async fn settings_that_can_not_work_say_why() {
-    let fails =
-        |endpoint: Endpoint| Exporter::start(&settings(endpoint), Arc::default()).map(|_| ()).unwrap_err().to_string();
+    let fails = |endpoint: Endpoint| start(&settings(endpoint), Arc::default()).map(|_| ()).unwrap_err().to_string();
     let url = |url: &str| fails(Endpoint { url: url.to_owned(), ..Endpoint::default() });
     assert_eq!(
         url("ftp://collector"),

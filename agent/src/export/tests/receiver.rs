@@ -12,10 +12,15 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::header::HeaderMap;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -48,6 +53,7 @@ struct State {
     /// Requests that came, taken or not, with their headers.
     attempts: Vec<HeaderMap>,
     taken: Vec<ExportTraceServiceRequest>,
+    readings: Vec<ExportMetricsServiceRequest>,
 }
 
 impl Desk {
@@ -73,6 +79,11 @@ impl Desk {
 
     pub(super) fn taken(&self) -> Vec<ExportTraceServiceRequest> {
         self.0.lock().unwrap().taken.clone()
+    }
+
+    /// Everything that was told of metrics.
+    pub(super) fn metrics(&self) -> Vec<ResourceMetrics> {
+        self.0.lock().unwrap().readings.iter().flat_map(|request| request.resource_metrics.clone()).collect()
     }
 
     pub(super) fn spans(&self) -> Vec<Span> {
@@ -118,6 +129,20 @@ impl TraceService for Grpc {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Grpc {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        if let Some(Answer::Grpc(code, _)) = self.0.next(request.metadata().clone().into_headers()) {
+            return Err(Status::new(code, "by script"));
+        }
+        self.0.0.lock().unwrap().readings.push(request.into_inner());
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 fn partial(rejected: i64) -> ExportTracePartialSuccess {
     ExportTracePartialSuccess { rejected_spans: rejected, error_message: "by script".to_owned() }
 }
@@ -127,6 +152,7 @@ pub(super) async fn grpc(desk: &Desk, address: &str, tls: Option<(&str, &str, &s
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = TraceServiceServer::new(Grpc(desk.clone())).accept_compressed(CompressionEncoding::Gzip);
+    let metrics = MetricsServiceServer::new(Grpc(desk.clone())).accept_compressed(CompressionEncoding::Gzip);
     let mut server = Server::builder();
     if let Some((certificate, key, authority)) = tls {
         let identity = Identity::from_pem(certificate, key);
@@ -136,11 +162,13 @@ pub(super) async fn grpc(desk: &Desk, address: &str, tls: Option<(&str, &str, &s
         server = server.tls_config(config).unwrap();
     }
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    let task = tokio::spawn(async move { server.add_service(service).serve_with_incoming(incoming).await.unwrap() });
+    let task = tokio::spawn(async move {
+        server.add_service(service).add_service(metrics).serve_with_incoming(incoming).await.unwrap();
+    });
     Receiver { address, task }
 }
 
-/// An OTLP/HTTP receiver at `/v1/traces`.
+/// An OTLP/HTTP receiver at `/v1/traces` and `/v1/metrics`.
 pub(super) async fn http(desk: &Desk, address: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Receiver {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -172,7 +200,7 @@ async fn answer(
     request: hyper::Request<hyper::body::Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    assert_eq!((head.method.as_str(), head.uri.path()), ("POST", "/v1/traces"));
+    assert_eq!(head.method.as_str(), "POST");
     let mut body = body.collect().await.unwrap().to_bytes().to_vec();
     if head.headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
         let mut plain = Vec::new();
@@ -192,7 +220,11 @@ async fn answer(
             return Ok(response.body(Full::default()).unwrap());
         }
     }
-    desk.take(ExportTraceServiceRequest::decode(&body[..]).unwrap());
+    match head.uri.path() {
+        "/v1/traces" => desk.take(ExportTraceServiceRequest::decode(&body[..]).unwrap()),
+        "/v1/metrics" => desk.0.lock().unwrap().readings.push(ExportMetricsServiceRequest::decode(&body[..]).unwrap()),
+        other => panic!("{other}"),
+    }
     let response = ExportTraceServiceResponse { partial_success }.encode_to_vec();
     Ok(hyper::Response::new(Full::from(response)))
 }

@@ -94,7 +94,7 @@ async fn certificates_of_both_sides() {
             let mut to = settings(Endpoint { url, protocol, tls: Tls { ca, client }, ..Endpoint::default() });
             to.retry.give_up = if expected[0].0 == "ok" { FLUSH } else { Duration::from_millis(300) };
             let ledger = Arc::new(Ledger::default());
-            let exporter = Exporter::start(&to, Arc::clone(&ledger)).unwrap();
+            let exporter = start(&to, Arc::clone(&ledger)).unwrap();
             exporter.offer(&calls(5));
             exporter.stop(FLUSH).await;
             assert_eq!(book(&ledger), expected, "{protocol:?} case {case}");
