@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
 
-use weir_common::conn::Owner;
-
 use crate::clock::{self, Offset};
 use crate::flow::{Output, Worker};
 use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::ring::Reader;
 use crate::meter::{Count, Meter};
-use crate::model::{Event, Exchange, Kind, OpenConnection, Role, Service, Thread};
+use crate::model::{Event, Exchange, OpenConnection, Role, Service, Thread};
 
 /// How often what only time can end is looked at.
 const TICK_NS: u64 = 100_000_000;
@@ -49,6 +47,9 @@ impl Capture {
     /// Runs until told to stop, or until nobody can ask any more.
     pub(super) fn run(mut self) {
         let mut out = Output::default();
+        if let Err(error) = self.resolver.look() {
+            tracing::warn!(%error, "sockets older than the agent have no owner until they send");
+        }
         let (mut ticked, mut measured) = (0, 0);
         loop {
             let records = self.drain(&mut out);
@@ -56,6 +57,7 @@ impl Capture {
             if now.saturating_sub(ticked) >= TICK_NS {
                 ticked = now;
                 self.worker.tick(now, &mut out);
+                self.resolver.tick(now);
             }
             if now.saturating_sub(measured) >= CLOCK_NS {
                 measured = now;
@@ -83,13 +85,10 @@ impl Capture {
             match &event {
                 Event::Exec(exec, args) => resolver.exec(exec, args),
                 Event::Exit(exit) => resolver.exit(exit),
-                Event::Opened(opened) => {
-                    // Asked now, while the process is there to be read.
-                    resolver.resolve(&opened.owner, Thread::default(), opened.head.at, None);
-                }
+                Event::Opened(opened) => return worker.event(Event::Opened(&resolver.opened(opened)), out),
                 Event::Bytes(..) => segments += 1,
                 Event::Pair(..) => segments += 2,
-                Event::Closed(_) => {}
+                Event::Closed(closed) => resolver.closed(closed),
             }
             worker.event(event, out);
         });
@@ -104,10 +103,7 @@ impl Capture {
         }
         let mut batch = std::mem::take(&mut out.calls);
         for exchange in &mut batch {
-            let connection = &exchange.connection;
-            let port = (exchange.kind == Kind::Server).then(|| connection.local.port());
-            let at = exchange.call.request.first.at;
-            exchange.service = self.resolver.resolve(&connection.owner, exchange.by, at, port);
+            self.resolver.name(exchange);
         }
         // Never waits: a judge that is behind costs calls, counted, and not the ring.
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
@@ -123,7 +119,8 @@ impl Capture {
                 let rows = self.worker.snapshot().into_iter();
                 let rows = rows
                     .map(|row| {
-                        let service = self.service(&row.connection.owner, row.connection.role, &row, now);
+                        let server = row.connection.role == Role::Server;
+                        let service = self.resolver.end(&row.connection, Thread::default(), server, now);
                         (row, service)
                     })
                     .collect();
@@ -139,10 +136,5 @@ impl Capture {
             }
             Ask::Stop => {}
         }
-    }
-
-    fn service(&mut self, owner: &Owner, role: Role, row: &OpenConnection, now: u64) -> Arc<Service> {
-        let port = (role == Role::Server).then(|| row.connection.local.port());
-        self.resolver.resolve(owner, Thread::default(), now, port)
     }
 }

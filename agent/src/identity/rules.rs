@@ -11,7 +11,9 @@ pub struct Settings {
     pub proc: PathBuf,
     /// Most processes that are remembered, 16 to 1 048 576.
     pub processes: usize,
-    /// How long an ended process is remembered after its last use, for records that come late.
+    /// Most connections whose two ends are looked for, at least 2.
+    pub connections: usize,
+    /// How long an ended process is (or connection) is remembered after its last use, for records that come late.
     pub grace: Duration,
     /// Most new processes a second that are read from `/proc` as soon as they are announced, so that the environment
     /// of a short-lived one is known; the others are read when they first hold a connection.
@@ -25,6 +27,7 @@ impl Default for Settings {
         Self {
             proc: PathBuf::from("/proc"),
             processes: 16 * 1024,
+            connections: 64 * 1024,
             grace: Duration::from_secs(30),
             eager: 200,
             rules: Vec::new(),

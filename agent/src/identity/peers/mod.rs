@@ -14,7 +14,7 @@ use weir_common::conn::{Known, Owner, Role};
 use weir_common::record::{FLAG_MIDWAY, Opened, Way};
 
 use super::sockets::Socket;
-use crate::model::Thread;
+use crate::model::{self, Thread};
 
 /// One end of a connection, as the other one sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,8 @@ struct Seat {
     start: Option<Start>,
     owner: Owner,
     by: Thread,
-    server: bool,
+    /// Absent where the role is not known.
+    server: Option<bool>,
     other: Option<u64>,
     closed: bool,
 }
@@ -90,7 +91,7 @@ struct Key {
 }
 
 impl Seat {
-    fn new(ends: Ends, start: Option<Start>, owner: Owner, server: bool) -> Self {
+    fn new(ends: Ends, start: Option<Start>, owner: Owner, server: Option<bool>) -> Self {
         Self { ends, start, owner, by: Thread::default(), server, other: None, closed: false }
     }
 }
@@ -128,7 +129,11 @@ impl Peers {
         let whole = opened.known & 3 == 3 && opened.head.flags & FLAG_MIDWAY == 0;
         let number = |way: Way| opened.next.get(usize::from(way.0)).copied().unwrap_or_default();
         let start = whole.then(|| Start { received: number(Way::IN), sent: number(Way::OUT) });
-        let server = opened.role == Role::SERVER.0;
+        let server = match Role(opened.role) {
+            Role::SERVER => Some(true),
+            Role::CLIENT => Some(false),
+            _ => None,
+        };
         self.enter(opened.head.conn, Seat::new(ends, start, opened.owner, server));
     }
 
@@ -138,7 +143,11 @@ impl Peers {
             return;
         }
         let ends = Ends::new(socket.local, socket.remote, socket.netns);
-        let server = socket.role == crate::model::Role::Server;
+        let server = match socket.role {
+            model::Role::Server => Some(true),
+            model::Role::Client => Some(false),
+            model::Role::Unknown => None,
+        };
         self.enter(socket.cookie, Seat::new(ends, None, socket.owner, server));
     }
 
@@ -179,9 +188,15 @@ impl Peers {
             owner: other.owner,
             by: other.by,
             local: other.ends.local,
-            server: other.server,
+            // Where only its client is known to be one, it is the server.
+            server: other.server.unwrap_or(seat.server == Some(false)),
             translated: other.ends != seat.ends.swapped(),
         })
+    }
+
+    /// Who holds a connection, and whether it accepted it, as far as that is known.
+    pub(super) fn known(&self, cookie: u64) -> Option<(Owner, Option<bool>)> {
+        self.seats.get(&cookie).map(|seat| (seat.owner, seat.server))
     }
 
     /// How many connections are remembered, and how many were refused because that is bounded.
@@ -196,7 +211,7 @@ impl Peers {
             if seat.owner.known != Known::NO.0 {
                 known.owner = seat.owner;
             }
-            known.server |= seat.server;
+            known.server = seat.server.or(known.server);
             return;
         }
         while self.seats.len() >= self.limit && !self.left.is_empty() {

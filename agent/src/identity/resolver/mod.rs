@@ -3,6 +3,7 @@
 //! Exec and exit records keep the lineage of process ids; `/proc` is read once per image. What can't be proven falls to
 //! the next rule, or is unknown.
 
+mod ends;
 mod learn;
 mod tests;
 
@@ -18,6 +19,7 @@ use super::cgroupfs::Cgroups;
 use super::environ::clean;
 use super::lineage::{Announced, Image, Lineage};
 use super::name::Facts;
+use super::peers::Peers;
 use super::registry::{Registry, Seen};
 use super::rules::{Settings, SettingsError};
 use crate::clock;
@@ -57,6 +59,8 @@ pub struct Counts {
     pub processes: u64,
     /// Services left out of the list because it is bounded.
     pub unlisted: u64,
+    /// Connections whose other end is not looked for because their table is bounded.
+    pub unpaired: u64,
 }
 
 /// Tells services by process. Not shared: one task owns it.
@@ -69,6 +73,7 @@ pub struct Resolver {
     groups: HashMap<u64, Arc<Service>>,
     externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
+    peers: Peers,
     unknown: Arc<Service>,
     counts: Counts,
     eager: Eager,
@@ -92,6 +97,7 @@ impl Resolver {
             groups: HashMap::new(),
             externals: HashMap::new(),
             registry: Registry::default(),
+            peers: Peers::new(settings.connections),
             unknown: Arc::new(Service::unknown()),
             counts: Counts::default(),
             eager: Eager { second: u64::MAX, left: 0 },
@@ -207,6 +213,7 @@ impl Resolver {
             evicted: self.processes.evicted,
             processes: self.processes.len() as u64,
             unlisted: self.registry.refused,
+            unpaired: self.peers.counts().1,
             ..self.counts
         }
     }
