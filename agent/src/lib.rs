@@ -17,5 +17,5 @@ pub mod meter;
 pub mod model;
 pub mod policy;
 pub mod proto;
-pub mod redact;
 pub mod recent;
+pub mod redact;
