@@ -24,8 +24,8 @@ pub(super) struct Live {
     last_at: u64,
     /// It is the agent's own, or its other end is.
     pub own: bool,
-    /// Its other end is observed on this node too.
-    pub mirrored: bool,
+    /// Its other end, where it is observed on this node too.
+    pub mirror: Option<Arc<Connection>>,
     /// It is in the worker's list of those that need time to pass.
     pub listed: bool,
 }
@@ -54,7 +54,7 @@ impl Live {
             calls: 0,
             tally: Tally::default(),
             own: false,
-            mirrored: false,
+            mirror: None,
             listed: false,
         }
     }

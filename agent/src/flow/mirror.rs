@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -37,10 +38,10 @@ fn plain(end: SocketAddr) -> SocketAddr {
 }
 
 /// Who has these ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Seat {
-    /// Its connection.
-    pub cookie: u64,
+    /// Its connection, as it was announced.
+    pub connection: Arc<Connection>,
     /// It is the agent's own, or its mirror is.
     pub own: bool,
 }
@@ -54,15 +55,15 @@ pub(super) struct Mirror {
 
 impl Mirror {
     /// Adds a connection. Gives its mirror, if this node has it.
-    pub(super) fn enter(&mut self, connection: &Connection, own: bool) -> Option<Seat> {
+    pub(super) fn enter(&mut self, connection: &Arc<Connection>, own: bool) -> Option<Seat> {
         let ends = Ends::of(connection);
-        let mirror = self.seats.get_mut(&ends.swapped()).filter(|seat| seat.cookie != connection.cookie);
+        let mirror = self.seats.get_mut(&ends.swapped()).filter(|seat| seat.connection.cookie != connection.cookie);
         let own = own || mirror.as_ref().is_some_and(|seat| seat.own);
         let found = mirror.map(|seat| {
             seat.own |= own;
-            *seat
+            seat.clone()
         });
-        self.seats.insert(ends, Seat { cookie: connection.cookie, own });
+        self.seats.insert(ends, Seat { connection: Arc::clone(connection), own });
         found
     }
 
@@ -83,7 +84,7 @@ impl Mirror {
 
     fn forget_first(&mut self) {
         if let Some((_, ends, cookie)) = self.left.pop_front()
-            && self.seats.get(&ends).is_some_and(|seat| seat.cookie == cookie)
+            && self.seats.get(&ends).is_some_and(|seat| seat.connection.cookie == cookie)
         {
             self.seats.remove(&ends);
         }
@@ -95,8 +96,8 @@ mod tests {
     use super::*;
     use crate::model::Role;
 
-    fn connection(cookie: u64, local: &str, remote: &str, netns: u64) -> Connection {
-        Connection {
+    fn connection(cookie: u64, local: &str, remote: &str, netns: u64) -> Arc<Connection> {
+        Arc::new(Connection {
             cookie,
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
@@ -105,11 +106,11 @@ mod tests {
             netns,
             opened_at: 0,
             midway: false,
-        }
+        })
     }
 
     fn found(seat: Option<Seat>) -> Option<(u64, bool)> {
-        seat.map(|seat| (seat.cookie, seat.own))
+        seat.map(|seat| (seat.connection.cookie, seat.own))
     }
 
     #[test]

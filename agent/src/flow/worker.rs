@@ -82,7 +82,7 @@ impl Desk {
         for call in self.calls.drain(..) {
             let start_unix_ns = self.clock.unix_ns(call.request.first.at);
             let seen =
-                Seen { connection: &live.connection, mirrored: live.mirrored, service: &self.unknown, start_unix_ns };
+                Seen { connection: &live.connection, mirror: &live.mirror, service: &self.unknown, start_unix_ns };
             out.calls.extend(seen.exchange(call));
         }
     }
@@ -184,12 +184,12 @@ impl Worker {
         let mut live = Live::new(opened);
         live.own = opened.owner.known != Known::NO.0 && opened.owner.tgid == self.own_pid;
         if let Some(mirror) = self.mirror.enter(&live.connection, live.own) {
-            live.mirrored = true;
             live.own |= mirror.own;
-            if let Some(other) = self.table.get_mut(mirror.cookie) {
-                other.mirrored = true;
+            if let Some(other) = self.table.get_mut(mirror.connection.cookie) {
+                other.mirror = Some(Arc::clone(&live.connection));
                 other.own |= mirror.own;
             }
+            live.mirror = Some(mirror.connection);
         }
         self.table.insert(cookie, live, now);
     }

@@ -4,7 +4,7 @@ use weir_common::conn::{self, Known};
 use weir_common::record::{Ended, Way};
 
 use super::wire::{AGENT, Bench, Socket, get, ok};
-use crate::model::{Kind, Role, Thread, Visibility};
+use crate::model::{Exchange, Kind, Role, Thread, Visibility};
 
 #[test]
 fn both_ends_of_one_call() {
@@ -15,7 +15,8 @@ fn both_ends_of_one_call() {
     bench.feed([client.bytes(Way::IN, &ok("hello"))]);
     let [answered, called] = bench.calls() else { panic!("{:?}", bench.told()) };
     assert_eq!((answered.kind, called.kind), (Kind::Server, Kind::Client));
-    assert_eq!((answered.mirrored, called.mirrored), (true, true));
+    let owner = |call: &Exchange| call.mirror.as_ref().map(|mirror| mirror.owner.tgid);
+    assert_eq!((owner(answered), owner(called)), (Some(100), Some(200)));
     assert_eq!(answered.ids.trace, called.ids.trace);
     assert_eq!((called.ids.parent, answered.ids.parent), (None, Some(called.ids.span)));
     assert_eq!(called.by, Thread { tgid: 100, tid: 77 });
