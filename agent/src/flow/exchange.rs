@@ -31,6 +31,11 @@ impl Seen<'_> {
             }
             Role::Unknown => return None,
         };
+        // Where addresses were translated on the way, both ends go by the client's.
+        let (client, server) = match self.mirror {
+            Some(mirror) if kind == Kind::Server => (mirror.local, mirror.remote),
+            _ => (client, server),
+        };
         let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), self.mirror.is_some());
         Some(Exchange {
             ids,

@@ -183,7 +183,7 @@ impl Worker {
         }
         let mut live = Live::new(opened);
         live.own = opened.owner.known != Known::NO.0 && opened.owner.tgid == self.own_pid;
-        if let Some(mirror) = self.mirror.enter(&live.connection, live.own) {
+        if let Some(mirror) = self.mirror.enter(&live.connection, live.start, live.own) {
             live.own |= mirror.own;
             if let Some(other) = self.table.get_mut(mirror.connection.cookie) {
                 other.mirror = Some(Arc::clone(&live.connection));
@@ -271,7 +271,7 @@ impl Worker {
         let mut live = self.table.remove(cookie)?;
         live.close(close, now, &mut self.desk.work());
         self.desk.settle(&mut live, out);
-        self.mirror.leave(&live.connection, now);
+        self.mirror.leave(&live.connection, live.start, now);
         Some(live)
     }
 }

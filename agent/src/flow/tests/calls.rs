@@ -28,6 +28,17 @@ fn both_ends_of_one_call() {
 }
 
 #[test]
+fn both_ends_agree_through_a_translation_of_addresses() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut server = Socket::new(2, conn::Role::SERVER, "10.9.9.9:8080", "10.7.7.7:1234", 200);
+    server.next = [client.next[1], client.next[0]];
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), server.opened(), server.pair(&get("/a"), &ok("")), client.pair(&get("/a"), &ok(""))]);
+    let [answered, called] = bench.calls() else { panic!("{:?}", bench.told()) };
+    assert_eq!((answered.ids.trace, answered.ids.parent), (called.ids.trace, Some(called.ids.span)));
+}
+
+#[test]
 fn a_peer_that_is_not_seen_is_no_parent() {
     let (_, mut server) = Socket::two(1, 40_000);
     let mut bench = Bench::new();
