@@ -55,7 +55,7 @@ fn a17_mistakes_name_their_place_and_remedy() -> Result<()> {
         ("otlp:\n  protocol: carrier-pigeon\n", "2:13", &["carrier-pigeon", "grpc"]),
         ("traces: { sample: 1.5 }\n", "1:19", &["sample"]),
         ("kernel:\n  ring: 1KiB\n", "2:9", &["ring", "64KiB"]),
-        ("privacy: [\n", "2:1", &[]),
+        ("privacy: [\n", "1:10", &[]),
     ] {
         let path = scratch.write("bad.yaml", content)?;
         let said = weir(&["config", "check", &path.display().to_string()])?;
