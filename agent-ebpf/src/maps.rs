@@ -1,10 +1,13 @@
 //! Every map: key, bound, why this kind.
 
-use aya_ebpf::bindings::bpf_map_type::{BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE};
+use aya_ebpf::bindings::bpf_map_type::{
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
+};
 use aya_ebpf::macros::btf_map;
 use weir_common::knob::Slot;
 
 use crate::conn::Conn;
+use crate::early::{Early, SLOTS};
 
 /// Map definitions as libbpf reads them from BTF. Own structs, because aya-ebpf 0.2's `SkStorage` takes only a
 /// `SockAddrContext` and no flags.
@@ -52,6 +55,11 @@ map! {
 map! {
     /// Counters, one row a [`Slot`]: per CPU, so that no hook writes what another one reads.
     COUNTS: Counts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, Slot::COUNT as usize, 0
+}
+
+map! {
+    /// Payload that came before its socket, by a hash of the connection's ends.
+    EARLY: Earlies, BPF_MAP_TYPE_ARRAY, u32, Early, SLOTS, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).

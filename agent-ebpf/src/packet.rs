@@ -2,9 +2,12 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use weir_common::conn::Ends;
 
 /// FIN, RST (RFC 9293 §3.1).
 pub(crate) const FIN: u8 = 1;
+/// SYN: it takes a sequence number before the payload.
+const SYN: u8 = 2;
 /// RST.
 pub(crate) const RST: u8 = 4;
 
@@ -70,8 +73,9 @@ pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, ()> {
     if len == 0 && flags & (FIN | RST) == 0 {
         return Ok(None);
     }
+    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     Ok(Some(Packet {
-        seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+        seq: if flags & SYN == 0 { seq } else { seq.wrapping_add(1) },
         ack: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
         offset,
         len,
@@ -100,4 +104,45 @@ fn ipv6(skb: *mut __sk_buff, first: u8) -> Result<Option<u32>, ()> {
         }
     }
     Ok(None)
+}
+
+/// The ends of a received packet. `None`: not TCP without extension headers.
+#[inline(always)]
+pub(crate) fn ends(skb: *mut __sk_buff) -> Option<Ends> {
+    let mut b = [0u8; 40];
+    // SAFETY: `b` is 40 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 40) } != 0 {
+        return None;
+    }
+    let mut ends = Ends::default();
+    let ports;
+    if b[0] >> 4 == 4 {
+        ends.local[10] = 0xff;
+        ends.local[11] = 0xff;
+        ends.remote[10] = 0xff;
+        ends.remote[11] = 0xff;
+        let mut i = 0;
+        while i < 4 {
+            ends.remote[12 + i] = b[12 + i];
+            ends.local[12 + i] = b[16 + i];
+            i += 1;
+        }
+        ports = u32::from(b[0] & 15) * 4;
+    } else {
+        let mut i = 0;
+        while i < 16 {
+            ends.remote[i] = b[8 + i];
+            ends.local[i] = b[24 + i];
+            i += 1;
+        }
+        ports = 40;
+    }
+    let mut p = [0u8; 4];
+    // SAFETY: `p` is 4 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), ports, p.as_mut_ptr().cast(), 4) } != 0 {
+        return None;
+    }
+    ends.remote_port = u16::from_be_bytes([p[0], p[1]]);
+    ends.local_port = u16::from_be_bytes([p[2], p[3]]);
+    Some(ends)
 }

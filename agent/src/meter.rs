@@ -1,10 +1,20 @@
-//! The ledger: seen = delivered + filtered + lost, and the agent's own counters. Each has one place where it is
-//! incremented.
+//! The agent's counters: its part of the ledger (seen = delivered + filtered + lost, in segments) and what becomes of
+//! calls. Each has one place where it is incremented.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter of `weir_messages_total`: a stage and a reason. The unit of kernel stages is a TCP segment with payload on
-/// a watched connection, the unit of agent stages is a call.
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// TCP segments with payload (or FIN) on a watched connection: `weir_messages_total`.
+    Segment,
+    /// Calls: `weir_kept_total`.
+    Call,
+    /// Anything else: `weir_events_total`.
+    Event,
+}
+
+/// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Count {
@@ -51,22 +61,22 @@ impl Count {
         Self::MalformedContext,
     ];
 
-    /// Stage and reason of the ledger.
+    /// Unit, stage and reason.
     #[must_use]
-    pub fn label(self) -> (&'static str, &'static str) {
+    pub fn label(self) -> (Unit, &'static str, &'static str) {
         match self {
-            Self::Delivered => ("delivered", ""),
-            Self::LostUndecodable => ("lost", "undecodable"),
-            Self::LostUnannounced => ("lost", "unannounced"),
-            Self::LostReorder => ("lost", "reorder"),
-            Self::FilteredSelf => ("filtered", "self"),
-            Self::FilteredSelect => ("filtered", "select"),
-            Self::LostQueue => ("lost", "queue_full"),
-            Self::Kept => ("kept", ""),
-            Self::Evicted => ("evicted", ""),
-            Self::EvictedConnection => ("lost", "connection_table_full"),
-            Self::Skipped => ("lost", "unseen_head"),
-            Self::MalformedContext => ("ignored", "malformed_traceparent"),
+            Self::Delivered => (Unit::Segment, "delivered", ""),
+            Self::LostUndecodable => (Unit::Segment, "lost", "undecodable"),
+            Self::LostUnannounced => (Unit::Segment, "lost", "unannounced"),
+            Self::LostReorder => (Unit::Segment, "lost", "reorder"),
+            Self::FilteredSelf => (Unit::Call, "filtered", "self"),
+            Self::FilteredSelect => (Unit::Call, "filtered", "select"),
+            Self::LostQueue => (Unit::Call, "lost", "queue_full"),
+            Self::Kept => (Unit::Call, "kept", ""),
+            Self::Evicted => (Unit::Call, "evicted", ""),
+            Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
+            Self::Skipped => (Unit::Event, "lost", "unseen_head"),
+            Self::MalformedContext => (Unit::Event, "ignored", "malformed_traceparent"),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::framing::{self, like};
 use crate::packet::{self, FIN, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
-use crate::{copy, emit, who};
+use crate::{copy, early, emit, who};
 
 /// The verdict that lets a packet pass.
 const PASS: i32 = 1;
@@ -64,6 +64,8 @@ fn segment(skb: *mut __sk_buff, way: Way) -> i32 {
         if conn.framing != Framing::IGNORE.0 {
             watched(skb, sk, conn, way, &packet);
         }
+    } else if way == Way::IN && packet.len != 0 {
+        early::keep(skb, &packet);
     }
     PASS
 }
@@ -227,8 +229,10 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
         stage!(to, act, acts::HOLD);
     }
     let mut flags = flags;
-    if (flags != 0 || conn.deep != 0) && staged!(to, act) == acts::KEEP {
-        stage!(to, act, acts::WHOLE);
+    if flags != 0 || conn.deep != 0 {
+        if staged!(to, act) == acts::KEEP {
+            stage!(to, act, acts::WHOLE);
+        }
     }
     if turn {
         flags |= SEG_TURN;

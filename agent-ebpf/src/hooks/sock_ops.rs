@@ -13,12 +13,12 @@ use weir_common::knob::Slot;
 use weir_common::record::{Closed, Ended, Head, Kind, Way};
 
 use crate::conn::Conn;
-use crate::emit;
 use crate::stats::count;
 use crate::track::{self, CREATE, field};
 use crate::who;
+use crate::{early, emit};
 
-/// `TCP_SYN_SENT`, `TCP_CLOSE` of `include/net/tcp_states.h`.
+/// `TCP_SYN_SENT`, `TCP_CLOSE` of include/net/tcp_states.h.
 const SYN_SENT: u32 = 2;
 const CLOSE: u32 = 7;
 
@@ -111,6 +111,9 @@ fn established(ops: *mut bpf_sock_ops, role: Role) {
     let at = unsafe { bpf_ktime_get_ns() };
     let ends = ends(ops);
     emit::announce(conn, &ends, conn.next, at);
+    if role == Role::SERVER {
+        early::take(conn, &ends);
+    }
 }
 
 #[inline(always)]

@@ -1,30 +1,81 @@
 //! The judging thread: each call is redacted, kept, measured, exported and shown.
 
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::capture::Batch;
-use crate::model::Exchange;
+use crate::config::Select;
+use crate::export::{Exporter, Metrics};
+use crate::meter::{Count, Meter};
+use crate::model::{Exchange, Kind};
+use crate::recent::Recent;
+use crate::redact::Redactor;
 
 /// Someone who wants every call as it comes (`--output live`).
 pub type Viewer = Box<dyn FnMut(&Exchange) + Send>;
 
+/// How often the viewer and the disk are given time when no call comes.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What a reload may change.
+pub(super) struct Bench {
+    pub redactor: Redactor,
+    pub select: Select,
+    pub exporter: Option<Arc<Exporter>>,
+}
+
 /// The judging thread's own state.
 pub(super) struct Judge {
     pub batches: Receiver<Batch>,
+    pub bench: Arc<RwLock<Bench>>,
+    pub recent: Arc<Recent>,
+    pub metrics: Arc<Metrics>,
+    pub meter: Arc<Meter>,
     pub viewer: Option<Viewer>,
 }
 
 impl Judge {
     /// Runs until the capturing thread is gone and everything it handed over is judged.
     pub(super) fn run(mut self) {
-        while let Ok(batch) = self.batches.recv() {
-            for exchange in batch {
-                let exchange = Arc::new(exchange);
-                if let Some(viewer) = &mut self.viewer {
-                    viewer(&exchange);
-                }
+        loop {
+            match self.batches.recv_timeout(IDLE) {
+                Ok(batch) => self.judge(batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.recent.flush();
+    }
+
+    fn judge(&mut self, batch: Batch) {
+        let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = Vec::with_capacity(batch.len());
+        for mut exchange in batch {
+            if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
+                self.meter.add(Count::FilteredSelect, 1);
+                continue;
+            }
+            bench.redactor.apply(&mut exchange);
+            calls.push(Arc::new(exchange));
+        }
+        self.metrics.record(&calls);
+        if let Some(exporter) = &bench.exporter {
+            exporter.offer(&calls);
+        }
+        if let Some(viewer) = &mut self.viewer {
+            calls.iter().for_each(|call| viewer(call));
+        }
+        for call in calls {
+            self.recent.insert(call);
+        }
+    }
+}
+
+/// TCP port of the server's end.
+fn server_port(exchange: &Exchange) -> u16 {
+    match exchange.kind {
+        Kind::Client => exchange.connection.remote.port(),
+        Kind::Server => exchange.connection.local.port(),
     }
 }

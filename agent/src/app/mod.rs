@@ -1,26 +1,43 @@
 //! The wiring: facts → plan → load, then the threads and what they hand each other.
 
 mod capture;
+pub mod doctor;
 mod judge;
+mod reload;
+mod stats;
+mod translate;
 
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::clock::Offset;
-use crate::config::Settings;
+use crate::config::{Loaded, Sources};
+use crate::export::prometheus::{self, Page, Snapshot};
+use crate::export::{Bound, EndpointError, Ledger, Metrics};
 use crate::flow::Worker;
-use crate::identity::Resolver;
+use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::facts::Facts;
 use crate::kernel::load::{self, Half};
-use crate::kernel::plan::{self, Plan, Unfit};
+use crate::kernel::plan::{self, Unfit};
 use crate::kernel::ring::Reader;
 use crate::meter::Meter;
+use crate::model::{OpenConnection, Service};
+use crate::recent::{Disk, DiskError, Recent};
+use crate::redact::{BadTemplate, Redactor};
 
+use capture::Ask;
+use judge::Bench;
 pub use judge::Viewer;
+pub use stats::{ProgramRow, Row, Stats};
 
 /// Batches that may wait for the judging thread.
 const BATCHES: usize = 256;
+/// How long the capturing thread may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long exporters may take to send what waits, at the end.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,46 +52,223 @@ pub enum Error {
     #[error("starting a thread")]
     Thread(#[source] std::io::Error),
     /// Names of services.
-    #[error("identity settings")]
-    Identity(#[source] crate::identity::SettingsError),
+    #[error("identity rules")]
+    Identity(#[from] crate::identity::SettingsError),
+    /// Route templates.
+    #[error("routes.templates")]
+    Routes(#[from] BadTemplate),
+    /// The disk store.
+    #[error("opening the disk store of recent calls")]
+    Disk(#[from] DiskError),
+    /// Where OTLP goes.
+    #[error("OTLP")]
+    Endpoint(#[from] EndpointError),
+    /// The Prometheus page.
+    #[error(transparent)]
+    Listen(#[from] prometheus::ListenError),
+    /// The capturing thread is gone or did not answer.
+    #[error("the capturing thread did not answer within {} s", ANSWER.as_secs())]
+    Busy,
+}
+
+impl Error {
+    /// This node can't run Weir, whatever its settings.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        matches!(self, Self::Unfit(_) | Self::Load(load::Error::Object(_) | load::Error::Essential { .. }))
+    }
+}
+
+/// What everybody may look at while the agent runs.
+pub struct Core {
+    facts: Facts,
+    half: Mutex<Half>,
+    meter: Arc<Meter>,
+    asks: SyncSender<Ask>,
+    bench: Arc<RwLock<Bench>>,
+    recent: Arc<Recent>,
+    metrics: Arc<Metrics>,
+    exported: Arc<Ledger>,
+    loaded: Mutex<Loaded>,
+    sources: Sources,
+    started: Instant,
 }
 
 /// The agent at work.
 pub struct Agent {
-    asks: SyncSender<capture::Ask>,
+    core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
-    half: Half,
+    page: Option<prometheus::Server>,
 }
 
 impl Agent {
-    /// Loads the kernel half and starts the threads.
-    pub fn start(settings: &Settings, viewer: Option<Viewer>) -> Result<Self, Error> {
+    /// Loads the kernel half and starts the threads. Must be called within a tokio runtime.
+    pub async fn start(loaded: Loaded, sources: Sources, viewer: Option<Viewer>) -> Result<Self, Error> {
+        let started = Instant::now();
+        let settings = &loaded.settings;
         let facts = Facts::gather(settings.kernel.cgroup.as_deref());
-        let plan: Plan = plan::plan(&facts)?;
-        let own = std::process::id();
-        let (half, ring) = load::load(
-            &facts,
-            &plan,
-            &load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own },
-        )?;
+        let plan = plan::plan(&facts)?;
+        // What may fail for a reason of its user's comes before anything is attached.
+        let redactor = Redactor::new(&translate::redact(settings))?;
+        let resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
+        let disk = match &settings.recent.disk {
+            Some((path, size)) => Some(Disk::open(path, *size)?),
+            None => None,
+        };
+        let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
+        let recent = Arc::new(Recent::new(memory, disk, Arc::clone(&meter)));
+        let metrics = Arc::new(Metrics::new(Bound::default()));
+        let exported = Arc::new(Ledger::default());
+        let exporter = reload::exporter(settings, &metrics, &exported)?;
+        let own = std::process::id();
+        let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
+        let (half, ring) = load::load(&facts, &plan, &to_load)?;
+
+        let bench = Bench { redactor, select: settings.select.clone(), exporter };
+        let bench = Arc::new(RwLock::new(bench));
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
         let capture = capture::Capture {
             reader: Reader::new(ring),
-            worker: Worker::new(crate::flow::Settings::default(), own, Arc::clone(&meter), Arc::clone(&clock)),
-            resolver: Resolver::new(crate::identity::Settings::default()).map_err(Error::Identity)?,
-            meter,
+            worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
+            resolver,
+            meter: Arc::clone(&meter),
             clock,
             asks: asked,
             batches,
         };
-        let judge = judge::Judge { batches: judged, viewer };
+        let judge = judge::Judge {
+            batches: judged,
+            bench: Arc::clone(&bench),
+            recent: Arc::clone(&recent),
+            metrics: Arc::clone(&metrics),
+            meter: Arc::clone(&meter),
+            viewer,
+        };
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)
         };
         let threads =
             vec![start("weir-capture", Box::new(|| capture.run()))?, start("weir-judge", Box::new(|| judge.run()))?];
-        Ok(Self { asks, threads, half })
+        let prometheus = settings.prometheus;
+        let core = Arc::new(Core {
+            facts,
+            half: Mutex::new(half),
+            meter,
+            asks,
+            bench,
+            recent,
+            metrics,
+            exported,
+            loaded: Mutex::new(loaded),
+            sources,
+            started,
+        });
+        let mut agent = Self { core, threads, page: None };
+        if let Some(address) = prometheus {
+            agent.page = Some(prometheus::Server::start(address, agent.core.page()).await?);
+        }
+        Ok(agent)
+    }
+
+    /// What everybody may look at.
+    #[must_use]
+    pub fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    /// Ends it in order: programs' records are drained, running calls are told as `in_flight`, what waits is exported.
+    pub async fn stop(self) {
+        // A thread that is gone already can't be told.
+        let _ = self.core.asks.send(Ask::Stop);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the agent panicked");
+                }
+            }
+        });
+        if let Err(error) = joined.await {
+            tracing::error!(%error, "waiting for the agent's threads");
+        }
+        let exporter = self.core.bench.write().unwrap_or_else(PoisonError::into_inner).exporter.take();
+        if let Some(exporter) = exporter {
+            exporter.stop(FLUSH).await;
+        }
+    }
+}
+
+impl Core {
+    fn half(&self) -> MutexGuard<'_, Half> {
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(SyncSender<T>) -> Ask) -> Result<T, Error> {
+        let (to, from) = sync_channel(1);
+        self.asks.try_send(ask(to)).map_err(|_| Error::Busy)?;
+        from.recv_timeout(ANSWER).map_err(|_| Error::Busy)
+    }
+
+    /// Every live connection, with its owner's service. Blocks for up to 2 s.
+    pub fn connections(&self) -> Result<Vec<(OpenConnection, Arc<Service>)>, Error> {
+        self.ask(Ask::Connections)
+    }
+
+    /// Services seen, and what the resolver did. Blocks for up to 2 s.
+    pub fn services(&self) -> Result<(Vec<Seen>, Counts), Error> {
+        self.ask(Ask::Services)
+    }
+
+    /// Recent calls.
+    #[must_use]
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
+    /// Facts, verdicts and blind spots.
+    #[must_use]
+    pub fn doctor(&self) -> doctor::Report {
+        doctor::examine(&self.facts, Some(&self.half().verdicts))
+    }
+
+    fn page(self: &Arc<Self>) -> Page {
+        let (core, ready) = (Arc::clone(self), Arc::clone(self));
+        Page {
+            metrics: Arc::clone(&self.metrics),
+            ledger: Arc::clone(&self.exported),
+            snapshot: Box::new(move || core.snapshot()),
+            ready: Box::new(move || ready.ready()),
+            node: translate::node(None),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.services().map(drop).map_err(|error| error.to_string())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let own = stats::own();
+        let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
+        for (row, _) in self.connections().unwrap_or_default() {
+            let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());
+            *connections.entry(key).or_default() += 1;
+        }
+        let programs = self.half().runs().into_iter().map(|(program, runs)| prometheus::Program {
+            name: program.name().to_owned(),
+            runs: runs.count,
+            seconds: runs.ns as f64 / 1e9,
+        });
+        Snapshot {
+            messages: self.messages().into_iter().map(|row| (row.stage, row.reason, row.count)).collect(),
+            connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
+            programs: programs.collect(),
+            blocked: Vec::new(),
+            map_bytes: Some(self.half().map_bytes()),
+            cpu_seconds: Some(own.cpu_seconds),
+            resident_bytes: Some(own.resident_bytes),
+            started: Some(crate::clock::unix_ns() as f64 / 1e9 - self.started.elapsed().as_secs_f64()),
+        }
     }
 }

@@ -2,14 +2,16 @@
 
 mod completions;
 mod config;
+mod live;
 mod man;
 mod print;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Problems;
+use crate::{app, config::Problems};
 
 /// Sees the API calls of this machine in the kernel.
 #[derive(Debug, Parser)]
@@ -24,6 +26,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Arguments),
     Config(config::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -34,6 +37,7 @@ enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(arguments),
         Verb::Config(arguments) => config::run(arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
@@ -54,5 +58,11 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Problems>() { 2 } else { 1 }
+    if error.is::<Problems>() {
+        2
+    } else if error.downcast_ref::<app::Error>().is_some_and(app::Error::is_unfit) {
+        4
+    } else {
+        1
+    }
 }

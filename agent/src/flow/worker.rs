@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_common::conn::Known;
-use weir_common::record::{Closed, Ended, Opened};
+use weir_common::record::{Closed, Ended, Head, Opened};
 
 use super::dialect::Tally;
 use super::exchange::Seen;
@@ -82,7 +82,7 @@ impl Desk {
         for call in self.calls.drain(..) {
             let start_unix_ns = self.clock.unix_ns(call.request.first.at);
             let seen =
-                Seen { connection: &live.connection, mirror: &live.mirror, service: &self.unknown, start_unix_ns };
+                Seen { connection: &live.connection, mirrored: live.mirrored, service: &self.unknown, start_unix_ns };
             out.calls.extend(seen.exchange(call));
         }
     }
@@ -123,14 +123,14 @@ impl Worker {
             Event::Bytes(bytes, kept) => {
                 let by = Thread { tgid: bytes.tgid, tid: bytes.tid };
                 let lost = bytes.head.lost > 0;
-                self.run(bytes.head.conn, bytes.head.at, lost, out, |live, work| {
+                self.run(&bytes.head, 1, out, |live, work| {
                     live.segment(&bytes.segment, kept, by, lost, work);
                 });
             }
             Event::Pair(pair, request, response) => {
                 let by = Thread { tgid: pair.tgid, tid: pair.tid };
                 let lost = pair.head.lost > 0;
-                self.run(pair.head.conn, pair.head.at, lost, out, |live, work| {
+                self.run(&pair.head, 2, out, |live, work| {
                     if lost {
                         live.catch_up([&pair.request, &pair.response], work);
                     }
@@ -183,13 +183,13 @@ impl Worker {
         }
         let mut live = Live::new(opened);
         live.own = opened.owner.known != Known::NO.0 && opened.owner.tgid == self.own_pid;
-        if let Some(mirror) = self.mirror.enter(&live.connection, live.start, live.own) {
+        if let Some(mirror) = self.mirror.enter(&live.connection, live.own) {
+            live.mirrored = true;
             live.own |= mirror.own;
-            if let Some(other) = self.table.get_mut(mirror.connection.cookie) {
-                other.mirror = Some(Arc::clone(&live.connection));
+            if let Some(other) = self.table.get_mut(mirror.cookie) {
+                other.mirrored = true;
                 other.own |= mirror.own;
             }
-            live.mirror = Some(mirror.connection);
         }
         self.table.insert(cookie, live, now);
     }
@@ -246,19 +246,12 @@ impl Worker {
         })
     }
 
-    fn run(
-        &mut self,
-        cookie: u64,
-        now: u64,
-        lost: bool,
-        out: &mut Output,
-        feed: impl FnOnce(&mut Live, &mut Work<'_>),
-    ) {
-        let Some(live) = self.table.using(cookie, now) else {
-            self.desk.meter.add(Count::LostUnannounced, 1);
+    fn run(&mut self, head: &Head, segments: u64, out: &mut Output, feed: impl FnOnce(&mut Live, &mut Work<'_>)) {
+        let Some(live) = self.table.using(head.conn, head.at) else {
+            self.desk.meter.add(Count::LostUnannounced, segments);
             return;
         };
-        if lost {
+        if head.lost > 0 {
             live.doubt();
         }
         feed(live, &mut self.desk.work());
@@ -271,7 +264,7 @@ impl Worker {
         let mut live = self.table.remove(cookie)?;
         live.close(close, now, &mut self.desk.work());
         self.desk.settle(&mut live, out);
-        self.mirror.leave(&live.connection, live.start, now);
+        self.mirror.leave(&live.connection, now);
         Some(live)
     }
 }

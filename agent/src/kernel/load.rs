@@ -1,6 +1,7 @@
 //! Loads and attaches what the plan says, keeps the links, and knows each program's verdict.
 
 use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
@@ -77,6 +78,7 @@ pub struct Half {
     pub counts: Counts,
     /// What became of each program.
     pub verdicts: Vec<(Program, Verdict)>,
+    maps: Vec<OwnedFd>,
     ebpf: Ebpf,
 }
 
@@ -106,6 +108,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
         .override_global("CURRENT", &plan.current, true)
         .map_max_entries("RING", settings.ring);
     let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
+    let maps = ebpf.maps().filter_map(|(_, map)| fd(map)).collect();
     let mut take = |name: &'static str| ebpf.take_map(name).ok_or(Error::Map { name, source: None });
     let ring = take("RING")?;
     let ring = RingBuf::try_from(ring).map_err(|source| Error::Map { name: "RING", source: Some(source) })?;
@@ -128,7 +131,21 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, ebpf }, ring))
+    Ok((Half { counts, verdicts, maps, ebpf }, ring))
+}
+
+/// A file descriptor of its own for a map.
+fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
+    use aya::maps::Map;
+    let data = match map {
+        Map::RingBuf(data)
+        | Map::PerCpuArray(data)
+        | Map::Array(data)
+        | Map::SkStorage(data)
+        | Map::Unsupported(data) => data,
+        _ => return None,
+    };
+    data.fd().as_fd().try_clone_to_owned().ok()
 }
 
 fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<(), String> {
@@ -172,6 +189,19 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
 }
 
 impl Half {
+    /// Locked memory of the maps, bytes (`memlock` of their fdinfo), without sockets' own storage.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        self.maps
+            .iter()
+            .filter_map(|fd| {
+                let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+                let line = text.lines().find_map(|line| line.strip_prefix("memlock:"))?;
+                line.trim().parse::<u64>().ok()
+            })
+            .sum()
+    }
+
     /// Run-time statistics of each attached program.
     #[must_use]
     pub fn runs(&self) -> Vec<(Program, Runs)> {

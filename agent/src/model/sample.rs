@@ -16,7 +16,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
     };
     Exchange {
         service: Arc::new(service),
-        mirror: None,
+        mirrored: false,
         peer: Some(Arc::new(peer)),
         start_unix_ns: START_UNIX_NS,
         ..example::exchange(kind)

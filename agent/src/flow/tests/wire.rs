@@ -213,7 +213,7 @@ impl Bench {
     pub(super) fn ledger(&self) -> Vec<(&'static str, u64)> {
         Count::ALL
             .into_iter()
-            .filter_map(|count| Some((count.label().1, self.meter.get(count))).filter(|(_, n)| *n > 0))
+            .filter_map(|count| Some((count.label().2, self.meter.get(count))).filter(|(_, n)| *n > 0))
             .collect()
     }
 }

@@ -1,0 +1,72 @@
+//! New settings take effect without losing a connection, or are refused whole.
+
+use std::sync::{Arc, PoisonError};
+
+use super::capture::Ask;
+use super::{Core, Error, FLUSH, translate};
+use crate::config::{Problem, Problems, Settings};
+use crate::export::{EndpointError, Exporter, Ledger, Metrics, Sampler};
+use crate::redact::Redactor;
+
+/// Why a reload was refused. Everything stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    /// A part of it could not be taken.
+    #[error(transparent)]
+    Part(#[from] Error),
+}
+
+/// Starts the exporter that the settings ask for.
+pub(super) fn exporter(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    ledger: &Arc<Ledger>,
+) -> Result<Option<Arc<Exporter>>, EndpointError> {
+    metrics.sample(Sampler::new(settings.traces.sample));
+    let Some(wanted) = translate::export(settings) else { return Ok(None) };
+    Exporter::start(&wanted, metrics, Arc::clone(ledger)).map(|exporter| Some(Arc::new(exporter)))
+}
+
+impl Core {
+    /// Reads the configuration again and takes it over. Gives what was changed but needs a restart, and warnings.
+    pub async fn reload(&self) -> Result<Vec<Problem>, Refused> {
+        let loaded = self.sources.load()?;
+        let new = &loaded.settings;
+        let redactor = Redactor::new(&translate::redact(new)).map_err(Error::from)?;
+        let identity = translate::identity(new);
+        identity.check().map_err(Error::from)?;
+        let old = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).settings.clone();
+        let same = translate::export(&old) == translate::export(new);
+        let started =
+            if same { None } else { Some(exporter(new, &self.metrics, &self.exported).map_err(Error::from)?) };
+        // From here on nothing can be refused.
+        let replaced = {
+            let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);
+            bench.redactor = redactor;
+            bench.select = new.select.clone();
+            started.and_then(|started| std::mem::replace(&mut bench.exporter, started))
+        };
+        self.recent.set_limit(usize::try_from(new.recent.memory).unwrap_or(usize::MAX));
+        self.asks.try_send(Ask::Identity(identity)).map_err(|_| Refused::Part(Error::Busy))?;
+        for (key, changed) in [
+            ("kernel", old.kernel != new.kernel),
+            ("flow", old.flow != new.flow),
+            ("control.socket", old.socket != new.socket),
+            ("prometheus.listen", old.prometheus != new.prometheus),
+            ("recent.disk", old.recent.disk != new.recent.disk),
+        ] {
+            if changed {
+                tracing::warn!(key, "changed; takes effect at the next start");
+            }
+        }
+        let warnings = loaded.warnings.clone();
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        if let Some(exporter) = replaced {
+            exporter.stop(FLUSH).await;
+        }
+        Ok(warnings)
+    }
+}

@@ -1,0 +1,100 @@
+//! The configuration as usable → each layer's own settings.
+
+use std::time::Duration;
+
+use crate::config::{self, Level, Otlp, Protocol};
+use crate::{export, flow, identity, redact};
+
+/// Settings of the redactor.
+pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
+    redact::Settings {
+        level: match settings.privacy.level {
+            Level::Strict => redact::Level::Strict,
+            Level::Standard => redact::Level::Standard,
+            Level::Inspect => redact::Level::Inspect,
+        },
+        query: settings.privacy.query.clone(),
+        templates: settings.routes.templates.clone(),
+        limit: settings.routes.limit,
+    }
+}
+
+/// Settings of the flow worker.
+pub(super) fn flow(settings: &config::Settings) -> flow::Settings {
+    flow::Settings {
+        connections: settings.flow.connections as usize,
+        total_bytes: usize::try_from(settings.flow.reorder).unwrap_or(usize::MAX),
+        ..flow::Settings::default()
+    }
+}
+
+/// Settings of the resolver.
+pub(super) fn identity(settings: &config::Settings) -> identity::Settings {
+    let text = |text: &Option<String>| text.as_deref().map(std::sync::Arc::from);
+    let rules = settings.identity.rules.iter().map(|rule| identity::Rule {
+        when: identity::When {
+            executable: text(&rule.executable),
+            command_line: text(&rule.command_line),
+            unit: text(&rule.unit),
+            container: text(&rule.container),
+            port: rule.port,
+        },
+        name: text(&rule.name),
+        namespace: text(&rule.namespace),
+    });
+    identity::Settings {
+        processes: settings.identity.processes as usize,
+        rules: rules.collect(),
+        ..identity::Settings::default()
+    }
+}
+
+/// The node, as it stands in every Resource.
+pub(super) fn node(otlp: Option<&Otlp>) -> export::Node {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    export::Node {
+        name: read("/proc/sys/kernel/hostname"),
+        id: read("/etc/machine-id"),
+        attributes: otlp.map_or_else(Vec::new, |otlp| otlp.resource.clone().into_iter().collect()),
+    }
+}
+
+/// Settings of the OTLP exporter; `None`: nothing is exported.
+pub(super) fn export(settings: &config::Settings) -> Option<export::Settings> {
+    let otlp = settings.otlp.as_ref()?;
+    let endpoint = |signal, own: &Option<String>, wanted: bool| {
+        let url = own.clone().or_else(|| {
+            otlp.endpoint.as_ref().map(|base| export::Endpoint::url_of(base, protocol(otlp.protocol), signal))
+        });
+        url.filter(|_| wanted).map(|url| export::Endpoint {
+            url,
+            protocol: protocol(otlp.protocol),
+            headers: otlp.headers.clone().into_iter().collect(),
+            gzip: otlp.gzip,
+            tls: export::Tls { ca: otlp.certificate.clone(), client: otlp.client.clone() },
+            timeout: otlp.timeout,
+        })
+    };
+    Some(export::Settings {
+        traces: endpoint(export::Signal::Traces, &otlp.traces_endpoint, otlp.traces),
+        metrics: endpoint(export::Signal::Metrics, &otlp.metrics_endpoint, otlp.metrics),
+        node: node(Some(otlp)),
+        sample: settings.traces.sample,
+        interval: otlp.interval.max(Duration::from_secs(1)),
+        temporality: match otlp.temporality {
+            config::Temporality::Cumulative => export::Temporality::Cumulative,
+            config::Temporality::Delta => export::Temporality::Delta,
+        },
+        ..export::Settings::default()
+    })
+}
+
+fn protocol(protocol: Protocol) -> export::Protocol {
+    match protocol {
+        Protocol::Grpc => export::Protocol::Grpc,
+        Protocol::Http => export::Protocol::Http,
+    }
+}

@@ -1,0 +1,111 @@
+//! `weir run`: the agent in the foreground.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::live;
+use crate::app::{self, Agent, Viewer};
+use crate::config::{Loaded, Sources};
+
+/// Runs the agent in the foreground
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir run                          watch the whole node, a line a call on a terminal
+  weir run --set otlp.endpoint=http://127.0.0.1:4317
+  weir run -c /etc/weir/weir.yaml --output none")]
+pub(super) struct Arguments {
+    /// The file [default: /etc/weir/weir.yaml if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets a key, as recent.memory=16MiB
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// What is written to stdout [default: live on a terminal, none otherwise]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A line a call
+    Live,
+    /// Nothing
+    None,
+}
+
+/// Runs until SIGINT or SIGTERM. SIGHUP reads the configuration again.
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let sources = Sources::of_process(arguments.config, arguments.set);
+    let loaded = sources.load()?;
+    log(&loaded);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let terminal = std::io::stdout().is_terminal();
+    let output = arguments.output.unwrap_or(if terminal { Output::Live } else { Output::None });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("weir-doors")
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(loaded, sources, viewer(output)))
+}
+
+fn log(loaded: &Loaded) {
+    let filter = tracing_subscriber::EnvFilter::new(&loaded.settings.log);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
+}
+
+async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
+    let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("handling SIGHUP")?;
+    let agent = Agent::start(loaded, sources, viewer).await?;
+    tracing::info!(ready_ms = begun.elapsed().as_millis() as u64, "watching");
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => reload(&agent.core()).await,
+        }
+    }
+    agent.stop().await;
+    Ok(())
+}
+
+async fn reload(core: &app::Core) {
+    match core.reload().await {
+        Ok(warnings) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!("configuration taken over");
+        }
+        Err(refused) => tracing::error!("configuration refused, everything stays as it was: {refused}"),
+    }
+}
+
+fn viewer(output: Output) -> Option<Viewer> {
+    // A reader that went away is no reason to stop watching.
+    match output {
+        Output::None => None,
+        Output::Live => {
+            let style = live::Style::of_stdout();
+            Some(Box::new(move |call| {
+                let _ = writeln!(std::io::stdout().lock(), "{}", live::line(call, style));
+            }))
+        }
+    }
+}
