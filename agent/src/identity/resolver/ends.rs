@@ -79,3 +79,100 @@ impl Resolver {
         (service.evidence != Evidence::Unknown).then_some(service)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr, TcpListener};
+    use std::process::{Command, Stdio};
+
+    use weir_common::conn::{Ends, Owner};
+    use weir_common::record::{FLAG_MIDWAY, Head};
+
+    use super::super::super::{Settings, Socket};
+    use super::*;
+    use crate::clock::monotonic_ns;
+    use crate::model::example;
+
+    fn midway(socket: &Socket) -> Opened {
+        let address = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        Opened {
+            head: Head { kind: 1, flags: FLAG_MIDWAY, lost: 0, conn: socket.cookie, at: monotonic_ns() },
+            ends: Ends {
+                local: address(socket.local),
+                remote: address(socket.remote),
+                local_port: socket.local.port(),
+                remote_port: socket.remote.port(),
+                family: 2,
+                reserved: 0,
+            },
+            owner: Owner::default(),
+            netns: socket.netns,
+            cgroup: 0,
+            role: Role::UNKNOWN.0,
+            framing: 0,
+            known: 0,
+            reserved: [0; 5],
+            next: [0; 2],
+        }
+    }
+
+    #[test]
+    fn both_ends_of_an_older_connection_are_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let code = format!("import socket,sys\ns=socket.create_connection(('127.0.0.1',{port}))\nsys.stdin.read()");
+        let mut child = Command::new("/usr/bin/python3")
+            .args(["-c", &code])
+            .env("OTEL_SERVICE_NAME", "caller")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let mut resolver = Resolver::new(Settings::default()).unwrap();
+        let found = resolver.look().unwrap();
+        let row = |local, remote| *found.sockets.iter().find(|it| it.local == local && it.remote == remote).unwrap();
+        let (server_end, client_end) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
+        let (server, client) = (row(server_end, client_end), row(client_end, server_end));
+
+        let told = resolver.opened(&midway(&client));
+        assert_eq!((told.role, told.owner.tgid), (Role::CLIENT.0, child.id()));
+        let told = resolver.opened(&midway(&server));
+        assert_eq!((told.role, told.owner.tgid), (Role::SERVER.0, std::process::id()));
+
+        let mut call = example::exchange(Kind::Server);
+        let at = monotonic_ns();
+        call.call.request.first.at = at;
+        call.connection = Arc::new(Connection {
+            cookie: server.cookie,
+            local: server_end,
+            remote: client_end,
+            owner: told.owner,
+            ..Connection::clone(&call.connection)
+        });
+        resolver.name(&mut call);
+        assert_eq!(call.service.process.as_ref().map(|process| process.pid), Some(std::process::id()));
+        assert_eq!(call.peer.as_ref().map(|peer| &*peer.name), Some("caller"));
+
+        resolver.closed(&Closed {
+            head: Head { kind: 4, flags: 0, lost: 0, conn: client.cookie, at },
+            ends: Ends::default(),
+            owner: Owner::default(),
+            bytes: [0; 2],
+            srtt_us: 0,
+            from_state: 0,
+            ended: 0,
+            role: 0,
+            reset_by: 0,
+        });
+        resolver.name(&mut call);
+        assert!(call.peer.is_some(), "the other end is remembered for a while");
+        resolver.tick(at + 31_000_000_000);
+        resolver.name(&mut call);
+        assert_eq!(call.peer, None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
