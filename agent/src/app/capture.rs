@@ -57,7 +57,6 @@ impl Capture {
             if now.saturating_sub(ticked) >= TICK_NS {
                 ticked = now;
                 self.worker.tick(now, &mut out);
-                self.resolver.tick(now);
             }
             if now.saturating_sub(measured) >= CLOCK_NS {
                 measured = now;
@@ -88,7 +87,7 @@ impl Capture {
                 Event::Opened(opened) => return worker.event(Event::Opened(&resolver.opened(opened)), out),
                 Event::Bytes(..) => segments += 1,
                 Event::Pair(..) => segments += 2,
-                Event::Closed(closed) => resolver.closed(closed),
+                Event::Closed(_) => {}
             }
             worker.event(event, out);
         });

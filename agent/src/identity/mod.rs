@@ -6,7 +6,6 @@ mod cgroupfs;
 mod environ;
 mod lineage;
 mod name;
-mod peers;
 mod procfs;
 mod registry;
 mod resolver;
@@ -14,7 +13,6 @@ mod rules;
 mod script;
 mod sockets;
 
-pub use peers::{Peer, Peers};
 pub use registry::Seen;
 pub use resolver::{Counts, Resolver};
 pub use rules::{Rule, Settings, SettingsError, When};

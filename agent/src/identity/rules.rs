@@ -11,9 +11,9 @@ pub struct Settings {
     pub proc: PathBuf,
     /// Most processes that are remembered, 16 to 1 048 576.
     pub processes: usize,
-    /// Most connections whose two ends are looked for, at least 2.
+    /// Most connections of which it is remembered who used them.
     pub connections: usize,
-    /// How long an ended process is (or connection) is remembered after its last use, for records that come late.
+    /// How long an ended process is is remembered after its last use, for records that come late.
     pub grace: Duration,
     /// Most new processes a second that are read from `/proc` as soon as they are announced, so that the environment
     /// of a short-lived one is known; the others are read when they first hold a connection.

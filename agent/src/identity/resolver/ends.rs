@@ -3,20 +3,29 @@
 use std::io;
 use std::sync::Arc;
 
-use weir_common::conn::{Known, Role};
-use weir_common::record::{Closed, Opened};
+use weir_common::conn::{Known, Owner, Role};
+use weir_common::record::Opened;
 
-use super::super::sockets;
+use super::super::sockets::{self, Sockets};
 use super::Resolver;
-use crate::model::{Connection, Evidence, Exchange, Kind, Service, Thread};
+use crate::model::{self, Connection, Evidence, Exchange, Kind, Service, Thread};
+
+/// What is known of a socket beside its announcement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct End {
+    /// Who held it, and which end it was, when [`Resolver::look`] saw it.
+    found: Option<(Owner, model::Role)>,
+    /// Thread that was last seen to send on it.
+    by: Thread,
+}
 
 impl Resolver {
     /// Looks at the sockets that are there already; to be done once, when the kernel half is attached. Blocks as
     /// [`look`](super::super::look) does, and is not needed for what is opened later.
-    pub fn look(&mut self) -> io::Result<sockets::Sockets> {
+    pub fn look(&mut self) -> io::Result<Sockets> {
         let found = sockets::look(&self.settings.proc)?;
-        for socket in &found.sockets {
-            self.peers.found(socket);
+        for socket in found.sockets.iter().filter(|socket| !socket.listens()) {
+            self.ends.get_or(socket.cookie, End::default).found = Some((socket.owner, socket.role));
         }
         Ok(found)
     }
@@ -25,58 +34,46 @@ impl Resolver {
     /// kernel half did not know: its role and its holder.
     pub fn opened(&mut self, opened: &Opened) -> Opened {
         let mut told = *opened;
-        if let Some((owner, server)) = self.peers.known(opened.head.conn) {
+        if let Some((owner, role)) = self.ends.get(opened.head.conn).and_then(|end| end.found) {
             if told.owner.known == Known::NO.0 {
                 told.owner = owner;
             }
             if told.role == Role::UNKNOWN.0 {
-                told.role = match server {
-                    Some(true) => Role::SERVER.0,
-                    Some(false) => Role::CLIENT.0,
-                    None => Role::UNKNOWN.0,
+                told.role = match role {
+                    model::Role::Server => Role::SERVER.0,
+                    model::Role::Client => Role::CLIENT.0,
+                    model::Role::Unknown => Role::UNKNOWN.0,
                 };
             }
         }
-        self.peers.opened(&told);
         // Asked now, while the process is there to be read.
         self.resolve(&told.owner, Thread::default(), told.head.at, None);
         told
-    }
-
-    /// A connection ended.
-    pub fn closed(&mut self, closed: &Closed) {
-        self.peers.closed(closed.head.conn, closed.head.at);
-    }
-
-    /// Time passes; to be told once in a while. `now` is `CLOCK_MONOTONIC` nanoseconds.
-    pub fn tick(&mut self, now: u64) {
-        let grace = u64::try_from(self.settings.grace.as_nanos()).unwrap_or(u64::MAX);
-        self.peers.forget_before(now.saturating_sub(grace));
     }
 
     /// Fills in who made a call, and who is at its other end where that is proven to be on this node.
     pub fn name(&mut self, exchange: &mut Exchange) {
         let connection = Arc::clone(&exchange.connection);
         let (request, response) = (exchange.call.request.first.at, exchange.call.response.map(|it| it.first.at));
+        let answered = response.unwrap_or(request);
+        let server = exchange.kind == Kind::Server;
         // When `by` did what it did: a server's child may be younger than the request.
-        let at = if exchange.kind == Kind::Server { response.unwrap_or(request) } else { request };
-        self.peers.used(connection.cookie, exchange.by);
-        exchange.service = self.end(&connection, exchange.by, exchange.kind == Kind::Server, at);
-        exchange.peer = self.other(&connection, response.unwrap_or(request));
+        let (here, there) = if server { (answered, request) } else { (request, answered) };
+        if exchange.by.tid != 0 {
+            self.ends.get_or(connection.cookie, End::default).by = exchange.by;
+        }
+        exchange.service = self.end(&connection, exchange.by, server, here);
+        exchange.peer = exchange.mirror.as_ref().and_then(|mirror| {
+            let by = self.ends.get(mirror.cookie).map(|end| end.by).unwrap_or_default();
+            let service = self.end(mirror, by, !server, there);
+            (service.evidence != Evidence::Unknown).then_some(service)
+        });
     }
 
     /// The service of a connection's own end at `at`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn end(&mut self, connection: &Connection, by: Thread, server: bool, at: u64) -> Arc<Service> {
         let port = server.then(|| connection.local.port());
         self.resolve(&connection.owner, by, at, port)
-    }
-
-    /// The service at the other end of a connection, where it is proven to be on this node.
-    pub fn other(&mut self, connection: &Connection, at: u64) -> Option<Arc<Service>> {
-        let peer = self.peers.other(connection.cookie)?;
-        let port = peer.server.then(|| peer.local.port());
-        let service = self.resolve(&peer.owner, peer.by, at, port);
-        (service.evidence != Evidence::Unknown).then_some(service)
     }
 }
 
@@ -85,7 +82,7 @@ mod tests {
     use std::net::{IpAddr, SocketAddr, TcpListener};
     use std::process::{Command, Stdio};
 
-    use weir_common::conn::{Ends, Owner};
+    use weir_common::conn::Ends;
     use weir_common::record::{FLAG_MIDWAY, Head};
 
     use super::super::super::{Settings, Socket};
@@ -139,39 +136,34 @@ mod tests {
 
         let told = resolver.opened(&midway(&client));
         assert_eq!((told.role, told.owner.tgid), (Role::CLIENT.0, child.id()));
+        let at = monotonic_ns();
+        let mut call = example::exchange(Kind::Server);
+        call.call.request.first.at = at;
+        call.call.response = None;
+        let connection = |socket: &Socket, told: &Opened| {
+            let Connection { role, netns, opened_at, midway, .. } = *call.connection;
+            let Socket { cookie, local, remote, .. } = *socket;
+            Arc::new(Connection { cookie, local, remote, owner: told.owner, role, netns, opened_at, midway })
+        };
+        let mirror = connection(&client, &told);
         let told = resolver.opened(&midway(&server));
         assert_eq!((told.role, told.owner.tgid), (Role::SERVER.0, std::process::id()));
+        let here = connection(&server, &told);
+        call.connection = here;
 
-        let mut call = example::exchange(Kind::Server);
-        let at = monotonic_ns();
-        call.call.request.first.at = at;
-        call.connection = Arc::new(Connection {
-            cookie: server.cookie,
-            local: server_end,
-            remote: client_end,
-            owner: told.owner,
-            ..Connection::clone(&call.connection)
-        });
         resolver.name(&mut call);
         assert_eq!(call.service.process.as_ref().map(|process| process.pid), Some(std::process::id()));
+        assert_eq!(call.peer, None);
+        call.mirror = Some(mirror.clone());
+        resolver.name(&mut call);
         assert_eq!(call.peer.as_ref().map(|peer| &*peer.name), Some("caller"));
 
-        resolver.closed(&Closed {
-            head: Head { kind: 4, flags: 0, lost: 0, conn: client.cookie, at },
-            ends: Ends::default(),
-            owner: Owner::default(),
-            bytes: [0; 2],
-            srtt_us: 0,
-            from_state: 0,
-            ended: 0,
-            role: 0,
-            reset_by: 0,
-        });
+        // A connection that was handed on belongs to who uses it.
+        let by = Thread { tgid: std::process::id(), tid: std::process::id() };
+        let mut sent = Exchange { kind: Kind::Client, connection: mirror, by, mirror: None, ..call.clone() };
+        resolver.name(&mut sent);
         resolver.name(&mut call);
-        assert!(call.peer.is_some(), "the other end is remembered for a while");
-        resolver.tick(at + 31_000_000_000);
-        resolver.name(&mut call);
-        assert_eq!(call.peer, None);
+        assert_eq!(call.peer, Some(call.service.clone()));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -19,11 +19,11 @@ use super::cgroupfs::Cgroups;
 use super::environ::clean;
 use super::lineage::{Announced, Image, Lineage};
 use super::name::Facts;
-use super::peers::Peers;
 use super::registry::{Registry, Seen};
 use super::rules::{Settings, SettingsError};
 use crate::clock;
 use crate::model::{Evidence, Service, Thread};
+use ends::End;
 
 /// Start times of processes are exact to this, nanoseconds.
 const TICK: u64 = 10_000_000;
@@ -59,8 +59,6 @@ pub struct Counts {
     pub processes: u64,
     /// Services left out of the list because it is bounded.
     pub unlisted: u64,
-    /// Connections whose other end is not looked for because their table is bounded.
-    pub unpaired: u64,
 }
 
 /// Tells services by process. Not shared: one task owns it.
@@ -73,7 +71,7 @@ pub struct Resolver {
     groups: HashMap<u64, Arc<Service>>,
     externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
-    peers: Peers,
+    ends: Cache<u64, End>,
     unknown: Arc<Service>,
     counts: Counts,
     eager: Eager,
@@ -97,7 +95,7 @@ impl Resolver {
             groups: HashMap::new(),
             externals: HashMap::new(),
             registry: Registry::default(),
-            peers: Peers::new(settings.connections),
+            ends: Cache::new(settings.connections),
             unknown: Arc::new(Service::unknown()),
             counts: Counts::default(),
             eager: Eager { second: u64::MAX, left: 0 },
@@ -213,7 +211,6 @@ impl Resolver {
             evicted: self.processes.evicted,
             processes: self.processes.len() as u64,
             unlisted: self.registry.refused,
-            unpaired: self.peers.counts().1,
             ..self.counts
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -103,12 +104,16 @@ fn another_network_namespace_is_entered() {
 #[test]
 fn a_socket_shared_by_different_programs_is_nobodys() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let inherit = |socket: &TcpListener| {
-        // SAFETY: clears FD_CLOEXEC of a descriptor that is open.
-        assert_eq!(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFD, 0) }, 0);
-    };
-    inherit(&listener);
-    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let descriptor = listener.as_raw_fd();
+    let mut command = Command::new("sleep");
+    command.arg("60");
+    // SAFETY: fcntl is async-signal-safe; it clears FD_CLOEXEC of a descriptor that is open, in the child alone.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::fcntl(descriptor, libc::F_SETFD, 0) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    let mut child = command.spawn().unwrap();
     let seen = look(Path::new("/proc")).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
