@@ -10,7 +10,7 @@ use super::shape;
 const FAN: usize = 64;
 /// Segments of a template; the rest is `{*}`.
 const DEPTH: usize = 12;
-/// What may be remembered of all services, in units of 16 bytes; beyond it the one that was used longest ago is
+/// What may be remembered of all services, in units of 16 bytes; beyond it those that were used longest ago are
 /// forgotten.
 const ROOM: usize = 1 << 17;
 
@@ -91,18 +91,20 @@ impl Learned {
             told
         });
         self.room = self.room + state.room - before;
-        while self.room > ROOM {
+        if self.room > ROOM {
             self.forget();
         }
         (told, collapsed)
     }
 
+    /// Forgets the half of the services that was used longest ago: rarely, so that a flood of new ones stays cheap.
     fn forget(&mut self) {
-        let oldest = self.roots.iter().min_by_key(|(_, root)| root.used).map(|(key, _)| *key);
-        match oldest.and_then(|oldest| self.roots.remove(&oldest)) {
-            Some(root) => self.room -= root.room,
-            None => self.room = 0,
-        }
+        let mut used: Vec<u64> = self.roots.values().map(|root| root.used).collect();
+        let half = used.len() / 2;
+        let (_, middle, _) = used.select_nth_unstable(half);
+        let middle = *middle;
+        self.roots.retain(|_, root| root.used > middle);
+        self.room = self.roots.values().map(|root| root.room).sum();
     }
 
     /// What is remembered, as [`ROOM`] counts it.
