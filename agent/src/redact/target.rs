@@ -51,7 +51,12 @@ fn split(target: &str) -> Option<(&str, &str)> {
     if target.starts_with('/') {
         return Some(("", target));
     }
-    let scheme = target.find("://")? + 3;
+    let scheme = target.find("://")?;
+    let name = target.get(..scheme)?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+        return None;
+    }
+    let scheme = scheme + 3;
     let authority = target.get(scheme..)?.find(['/', '?', '#']).map_or(target.len(), |at| scheme + at);
     target.split_at_checked(authority)
 }
@@ -130,6 +135,7 @@ mod tests {
         assert_eq!(path("*"), None);
         assert_eq!(path("h:443"), None);
         assert_eq!(path(""), None);
+        assert_eq!(path("weird?x=http://h/secret"), None);
     }
 
     #[test]
@@ -153,6 +159,8 @@ mod tests {
             ("db.test:443", "db.test:443"),
             ("me:pass@db.test:443", ""),
             ("weird target", ""),
+            ("weird?x=http://me:pass@h/", ""),
+            ("://h/a", ""),
         ] {
             assert_eq!(&*shown(target, &allowed), expected, "{target}");
         }

@@ -4,6 +4,7 @@ mod ends;
 mod gaps;
 mod heads;
 mod messages;
+mod properties;
 
 use crate::model::{Call, End, Operation, Thread};
 use crate::proto::{Chunk, Close, Gap, Parser, Side, Step};
