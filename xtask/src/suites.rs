@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// The order of the suites that are known; others follow by name. What fails fast comes first.
-const ORDER: &[&str] = &["lint", "unit", "programs", "capture", "otlp", "prometheus", "cli"];
+const ORDER: &[&str] =
+    &["lint", "unit", "peers", "programs", "capture", "otlp", "prometheus", "canary", "config", "refusals", "cli"];
 
 /// Suites that need neither root nor peers.
 const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
@@ -45,6 +46,15 @@ pub(crate) struct Outcome {
 impl Outcome {
     fn is_good(&self) -> bool {
         self.broken.is_none() && self.failed == 0 && self.passed > 0
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+            broken: self.broken.or(other.broken),
+        }
     }
 
     fn line(&self) -> String {
@@ -76,8 +86,11 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     for &name in &wanted {
         eprintln!("\n== {name}");
         let begin = Instant::now();
-        let outcome = suite(name, &arguments.runner)
+        let mut outcome = suite(name, &arguments.runner)
             .unwrap_or_else(|error| Outcome { broken: Some(format!("{error:#}")), ..Outcome::default() });
+        if outcome.broken.is_none() && outcome.passed + outcome.failed == 0 {
+            outcome.broken = Some("no test ran".to_owned());
+        }
         println!("{name}: {}", outcome.line());
         rows.push((name, outcome, begin.elapsed()));
     }
@@ -91,9 +104,8 @@ fn all() -> Result<Vec<String>> {
     if folder.exists() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();
-            let is_suite =
-                path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-            if is_suite && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) {
+            let is_suite = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").exists();
+            if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_suite) {
                 found.insert(stem.to_owned());
             }
         }
@@ -111,11 +123,17 @@ fn suite(name: &str, runner: &[String]) -> Result<Outcome> {
     match name {
         "lint" => Ok(lint::outcome()),
         // In the profile that checks arithmetic for overflow.
-        "unit" => cargo_test(&["--workspace", "--exclude", "weir-ebpf", "--lib", "--bins", "--tests"], name, runner),
+        "unit" => {
+            let most =
+                ["--workspace", "--exclude", "weir-ebpf", "--exclude", "weir-tests", "--lib", "--bins", "--tests"];
+            // The integration targets of this one are suites of their own.
+            let harness = ["--package", "weir-tests", "--lib"];
+            Ok(cargo_test(&most, runner)?.and(cargo_test(&harness, runner)?))
+        }
         name => {
             let mut runner = runner.to_vec();
             runner.push(format!("--test-threads={}", threads(name)?));
-            cargo_test(&["--release", "--package", "weir-tests", "--test", name], name, &runner)
+            cargo_test(&["--release", "--package", "weir-tests", "--test", name], &runner)
         }
     }
 }
@@ -130,13 +148,9 @@ fn threads(name: &str) -> Result<usize> {
     number.trim().parse().with_context(|| format!("{}: test-threads: {number}", file.display()))
 }
 
-fn cargo_test(selection: &[&str], name: &str, runner: &[String]) -> Result<Outcome> {
+fn cargo_test(selection: &[&str], runner: &[String]) -> Result<Outcome> {
     let mut command = Command::new("cargo");
     command.args(["test", "--quiet", "--no-fail-fast"]).args(selection);
-    if name == "unit" {
-        // Its integration targets are suites of their own.
-        command.args(["--exclude", "weir-tests"]);
-    }
     command.arg("--").args(runner);
     command.env("PATH", shell::path()).env("WEIR_BIN", repo::weir()).current_dir(repo::root());
     if std::io::stdout().is_terminal() {
@@ -153,8 +167,6 @@ fn cargo_test(selection: &[&str], name: &str, runner: &[String]) -> Result<Outco
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && outcome.failed == 0 {
         outcome.broken = Some(format!("cargo test ended with {status}"));
-    } else if outcome.passed + outcome.failed == 0 {
-        outcome.broken = Some("no test ran".to_owned());
     }
     Ok(outcome)
 }
