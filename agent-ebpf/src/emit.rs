@@ -129,6 +129,7 @@ pub(crate) fn bare(conn: &mut Conn, segment: Segment) {
 
 /// Copies the held request's payload, 64 bytes a step.
 #[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "both are at offsets of multiples of 8, in memory that is so aligned")]
 fn copy_hold(conn: &Conn, to: *mut [u8; HOLD], len: u32) {
     let from = core::ptr::addr_of!(conn.hold).cast::<u64>();
     let to = to.cast::<u64>();

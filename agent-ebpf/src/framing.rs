@@ -37,6 +37,12 @@ fn same(a: u32, b: u32) -> u32 {
     ((a ^ b).wrapping_sub(1) >> 31) & 1
 }
 
+/// All ones of 1, zero of 0.
+#[inline(always)]
+fn mask(bit: u32) -> u64 {
+    i64::from(bit.wrapping_neg().cast_signed()).cast_unsigned()
+}
+
 /// 1 where `a < b` (both below 2³¹), else 0, without a branch.
 #[inline(always)]
 fn below(a: u32, b: u32) -> u32 {
@@ -61,15 +67,14 @@ pub(crate) fn request(bytes: &[u8; PEEK], n: u32) -> u32 {
         let hit = open & there & space & below(0, i as u32);
         yes |= hit & next & visible;
         maybe |= hit & (1 - next);
-        let set = TCHAR[0] & below(c, 64).wrapping_neg() as i32 as i64 as u64
-            | TCHAR[1] & (below(c, 128) & (1 - below(c, 64))).wrapping_neg() as i32 as i64 as u64;
+        let set = TCHAR[0] & mask(below(c, 64)) | TCHAR[1] & mask(below(c, 128) & (1 - below(c, 64)));
         let token = (set >> (c & 63)) as u32 & 1;
         open &= (token & there) | (1 - there);
         i += 1;
     }
     let first = u32::from(bytes[0]);
     let empty = same(first, u32::from(b'\r')) | same(first, u32::from(b'\n'));
-    yes * like::YES | (1 - yes) * (open | maybe | empty)
+    (yes * like::YES) | ((1 - yes) * (open | maybe | empty))
 }
 
 /// 1 where the bytes start with `HTTP/` (RFC 9112 §4), or with as much of it as there is.

@@ -2,6 +2,8 @@
 //! a segment, `emit` hands it to the agent. Every hook fails open.
 #![no_std]
 #![no_main]
+#![allow(clippy::inline_always, reason = "a call between programs' parts costs more than their code, and 5.10 has few")]
+#![allow(clippy::needless_pass_by_value, reason = "the macros of hooks hand the context over by value")]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "an atomic add without a libcore type for it on this target")]
 

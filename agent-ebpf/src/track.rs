@@ -14,7 +14,7 @@ use crate::packet::{FIN, Packet};
 use crate::stats::count;
 use crate::who;
 
-/// `TCP_LISTEN` of include/net/tcp_states.h.
+/// `TCP_LISTEN` of `include/net/tcp_states.h`.
 pub(crate) const TCP_LISTEN: u32 = 10;
 /// `BPF_SK_STORAGE_GET_F_CREATE`.
 pub(crate) const CREATE: u64 = 1;
@@ -204,7 +204,7 @@ pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Pa
         } else if conn.holes & bit != 0 && end.wrapping_sub(conn.hole[w]).cast_signed() > 0 {
             flags = SEG_BEHIND;
         } else if over > 0 {
-            skip = packet.len - over as u32;
+            skip = packet.len - over.cast_unsigned();
         } else {
             count(Slot::DUPLICATE, 1);
             return false;

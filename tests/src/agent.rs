@@ -16,6 +16,8 @@ use crate::place::{self, Scratch};
 use crate::process::{self, Process, Said};
 use crate::wait;
 
+/// Its configuration file, where it has one.
+const FILE: &str = "weir.yaml";
 /// Until the agent must be ready, or have ended.
 const START: Duration = Duration::from_secs(10);
 /// Until what passed on the wire must be shown.
@@ -54,10 +56,23 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Holds the node's place of an agent without starting one: for tests that start it in their own way.
+    pub fn none() -> Result<impl Drop> {
+        Node::take()
+    }
+
     /// Starts it with `--set` for each of `settings` (`privacy.level=standard`), waits until it is ready.
     pub fn start(settings: &[&str]) -> Result<Self> {
+        Self::configured(None, settings)
+    }
+
+    /// Starts it with a configuration file of this content, and settings beside it.
+    pub fn configured(file: Option<&str>, settings: &[&str]) -> Result<Self> {
         let node = Node::take()?;
         let scratch = Scratch::new("agent")?;
+        if let Some(content) = file {
+            scratch.write(FILE, content)?;
+        }
         let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, place::free_port()?));
         let mut all = vec![
             format!("control.socket={}", scratch.join("control.sock").display()),
@@ -79,6 +94,11 @@ impl Agent {
             Ok(self.get("/readyz").ok().filter(|(status, _)| *status == 200).map(drop))
         })
         .with_context(|| self.process.output().unwrap_or_default())
+    }
+
+    /// Writes its configuration file anew; it is read at the next reload.
+    pub fn rewrite(&self, content: &str) -> Result<()> {
+        self.scratch.write(FILE, content).map(drop)
     }
 
     /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
@@ -281,6 +301,10 @@ pub fn command(socket: &Path) -> Result<Command> {
 fn launch(settings: &[String], scratch: &Scratch) -> Result<Process> {
     let mut command = Command::new(place::weir()?);
     command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
+    let file = scratch.join(FILE);
+    if file.exists() {
+        command.arg("--config").arg(file);
+    }
     for setting in settings {
         command.args(["--set", setting]);
     }

@@ -5,11 +5,13 @@
 
 pub mod agent;
 pub mod call;
+pub mod collector;
 pub mod ledger;
 pub mod netns;
 pub mod peers;
 pub mod place;
 pub mod process;
+pub mod receiver;
 pub mod script;
 pub mod truth;
 pub mod tun;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use weir_tests::collector::{Collector, Ports};
 use weir_tests::netns::NetNs;
 use weir_tests::peers::apache::{Apache, Mpm};
 use weir_tests::peers::foreign::Foreign;
@@ -14,6 +15,7 @@ use weir_tests::peers::nginx::{Nginx, STATUSES, content};
 use weir_tests::peers::proxy::{self, Proxy};
 use weir_tests::peers::runtime::{Ask, Runtime, Serve, ask, printed, script};
 use weir_tests::process;
+use weir_tests::wait;
 use weir_tests::wire::{Server, Wire};
 
 #[test]
@@ -135,5 +137,20 @@ fn namespaces_are_joined_by_a_cable() -> Result<()> {
         server.stop()?;
     }
     assert!(process::run(one.command("ip")?.arg("link"), Duration::from_secs(5))?.contains("a@"));
+    Ok(())
+}
+
+#[test]
+fn the_collector_writes_what_it_receives() -> Result<()> {
+    let collector = Collector::start(Ports::free()?)?;
+    let span = r#"{"traceId":"0102030405060708090a0b0c0d0e0f10","spanId":"0102030405060708","kind":2,"name":"GET",
+        "startTimeUnixNano":"1","endTimeUnixNano":"2","attributes":[{"key":"a","value":{"intValue":"7"}}]}"#;
+    let request = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}"#);
+    let url = format!("http://127.0.0.1:{}/v1/traces", collector.ports().http);
+    load::curl(&["-f", "-H", "Content-Type: application/json", "-d", &request, &url])?;
+    let spans =
+        wait::until(Duration::from_secs(5), "the span", || Ok(Some(collector.spans()?).filter(|s| !s.is_empty())))?;
+    assert_eq!(spans.len(), 1);
+    assert_eq!((spans[0].span.kind, spans[0].attributes.get("a")), (2, Some(&7.into())));
     Ok(())
 }

@@ -229,10 +229,8 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
         stage!(to, act, acts::HOLD);
     }
     let mut flags = flags;
-    if flags != 0 || conn.deep != 0 {
-        if staged!(to, act) == acts::KEEP {
-            stage!(to, act, acts::WHOLE);
-        }
+    if (flags != 0 || conn.deep != 0) && staged!(to, act) == acts::KEEP {
+        stage!(to, act, acts::WHOLE);
     }
     if turn {
         flags |= SEG_TURN;

@@ -18,7 +18,7 @@ use crate::track::{self, CREATE, field};
 use crate::who;
 use crate::{early, emit};
 
-/// `TCP_SYN_SENT`, `TCP_CLOSE` of include/net/tcp_states.h.
+/// `TCP_SYN_SENT`, `TCP_CLOSE` of `include/net/tcp_states.h`.
 const SYN_SENT: u32 = 2;
 const CLOSE: u32 = 7;
 

@@ -166,6 +166,7 @@ fn exchange() -> Option<Exchange> {
         }),
         by: Thread::default(),
         service: Arc::new(Service::unknown()),
+        mirror: None,
         peer: None,
         start_unix_ns: 0,
         verdict: Verdict::Allowed,

@@ -11,8 +11,8 @@ use crate::model::{Call, Connection, Exchange, Kind, Operation, Role, Service, T
 pub(super) struct Seen<'a> {
     /// Over what.
     pub connection: &'a Arc<Connection>,
-    /// The other end is observed on this node too.
-    pub mirrored: bool,
+    /// The other end, where it is observed on this node too.
+    pub mirror: &'a Option<Arc<Connection>>,
     /// The service of which nothing is known: who it is, is told later.
     pub service: &'a Arc<Service>,
     /// Wall time of the call's first byte.
@@ -31,7 +31,12 @@ impl Seen<'_> {
             }
             Role::Unknown => return None,
         };
-        let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), self.mirrored);
+        // Where addresses were translated on the way, both ends go by the client's.
+        let (client, server) = match self.mirror {
+            Some(mirror) if kind == Kind::Server => (mirror.local, mirror.remote),
+            _ => (client, server),
+        };
+        let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), self.mirror.is_some());
         Some(Exchange {
             ids,
             kind,
@@ -39,7 +44,7 @@ impl Seen<'_> {
             call,
             connection: Arc::clone(connection),
             service: Arc::clone(self.service),
-            mirrored: self.mirrored,
+            mirror: self.mirror.clone(),
             peer: None,
             start_unix_ns: self.start_unix_ns,
             verdict: Verdict::Allowed,

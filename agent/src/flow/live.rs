@@ -7,6 +7,7 @@ use weir_common::conn::{self, Ends, Owner};
 use weir_common::record::{FLAG_MIDWAY, Opened, Segment, Way};
 
 use super::dialect::{self, Dialect, Tally};
+use super::mirror::Start;
 use super::stream::{Piece, Room, Sink, Stream};
 use crate::model::{Call, Connection, OpenConnection, Role, Thread};
 use crate::proto::{Chunk, Close, Gap, Protocol, Side};
@@ -24,8 +25,10 @@ pub(super) struct Live {
     last_at: u64,
     /// It is the agent's own, or its other end is.
     pub own: bool,
-    /// Its other end is observed on this node too.
-    pub mirrored: bool,
+    /// Its other end, where it is observed on this node too.
+    pub mirror: Option<Arc<Connection>>,
+    /// Sequence numbers of its first bytes, where they are known.
+    pub start: Option<Start>,
     /// It is in the worker's list of those that need time to pass.
     pub listed: bool,
 }
@@ -40,6 +43,7 @@ impl Live {
     /// A connection as it was announced.
     pub(super) fn new(opened: &Opened) -> Self {
         let connection = connection(&opened.head, &opened.ends, opened.owner, opened.role, opened.netns);
+        let start = (!connection.midway && opened.known == 3).then_some(opened.next);
         let late = connection.midway || connection.role == Role::Unknown;
         let stream = |way: Way| match opened.next.get(usize::from(way.0)) {
             Some(next) if !connection.midway && opened.known & (1 << way.0) != 0 => Stream::starting_at(*next),
@@ -54,7 +58,8 @@ impl Live {
             calls: 0,
             tally: Tally::default(),
             own: false,
-            mirrored: false,
+            mirror: None,
+            start,
             listed: false,
         }
     }

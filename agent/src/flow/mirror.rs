@@ -1,7 +1,9 @@
-//! Which connections of this node are two ends of one: by their addresses and ports, swapped.
+//! Which connections of this node are two ends of one: by their addresses and ports, swapped, or where those were
+//! translated on the way, by the sequence numbers with which both streams begin (64 bits that both ends agree on).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -36,11 +38,23 @@ fn plain(end: SocketAddr) -> SocketAddr {
     SocketAddr::new(end.ip(), end.port())
 }
 
+/// Sequence numbers of the first bytes received and sent.
+pub(super) type Start = [u32; 2];
+
+/// A connection that was closed.
+#[derive(Debug)]
+struct Left {
+    at: u64,
+    ends: Ends,
+    start: Option<Start>,
+    cookie: u64,
+}
+
 /// Who has these ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Seat {
-    /// Its connection.
-    pub cookie: u64,
+    /// Its connection, as it was announced.
+    pub connection: Arc<Connection>,
     /// It is the agent's own, or its mirror is.
     pub own: bool,
 }
@@ -49,43 +63,57 @@ pub(super) struct Seat {
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     seats: HashMap<Ends, Seat, RandomState>,
-    left: VecDeque<(u64, Ends, u64)>,
+    starts: HashMap<Start, Seat, RandomState>,
+    left: VecDeque<Left>,
 }
 
 impl Mirror {
     /// Adds a connection. Gives its mirror, if this node has it.
-    pub(super) fn enter(&mut self, connection: &Connection, own: bool) -> Option<Seat> {
+    pub(super) fn enter(&mut self, connection: &Arc<Connection>, start: Option<Start>, own: bool) -> Option<Seat> {
         let ends = Ends::of(connection);
-        let mirror = self.seats.get_mut(&ends.swapped()).filter(|seat| seat.cookie != connection.cookie);
+        let other = |seat: &&mut Seat| seat.connection.cookie != connection.cookie;
+        let mirror = match self.seats.get_mut(&ends.swapped()).filter(other) {
+            Some(seat) => Some(seat),
+            None => start.and_then(|[received, sent]| self.starts.get_mut(&[sent, received])).filter(other),
+        };
         let own = own || mirror.as_ref().is_some_and(|seat| seat.own);
         let found = mirror.map(|seat| {
             seat.own |= own;
-            *seat
+            seat.clone()
         });
-        self.seats.insert(ends, Seat { cookie: connection.cookie, own });
+        let seat = Seat { connection: Arc::clone(connection), own };
+        if let Some(start) = start {
+            self.starts.insert(start, seat.clone());
+        }
+        self.seats.insert(ends, seat);
         found
     }
 
     /// A connection was closed; its mirror may still be announced.
-    pub(super) fn leave(&mut self, connection: &Connection, at: u64) {
+    pub(super) fn leave(&mut self, connection: &Connection, start: Option<Start>, at: u64) {
         if self.left.len() >= REMEMBERED {
             self.forget_first();
         }
-        self.left.push_back((at, Ends::of(connection), connection.cookie));
+        self.left.push_back(Left { at, ends: Ends::of(connection), start, cookie: connection.cookie });
     }
 
     /// Forgets what was closed before `at`.
     pub(super) fn forget_before(&mut self, at: u64) {
-        while self.left.front().is_some_and(|(left, ..)| *left < at) {
+        while self.left.front().is_some_and(|left| left.at < at) {
             self.forget_first();
         }
     }
 
     fn forget_first(&mut self) {
-        if let Some((_, ends, cookie)) = self.left.pop_front()
-            && self.seats.get(&ends).is_some_and(|seat| seat.cookie == cookie)
+        let Some(left) = self.left.pop_front() else { return };
+        let same = |seat: &Seat| seat.connection.cookie == left.cookie;
+        if self.seats.get(&left.ends).is_some_and(same) {
+            self.seats.remove(&left.ends);
+        }
+        if let Some(start) = left.start
+            && self.starts.get(&start).is_some_and(same)
         {
-            self.seats.remove(&ends);
+            self.starts.remove(&start);
         }
     }
 }
@@ -95,8 +123,8 @@ mod tests {
     use super::*;
     use crate::model::Role;
 
-    fn connection(cookie: u64, local: &str, remote: &str, netns: u64) -> Connection {
-        Connection {
+    fn connection(cookie: u64, local: &str, remote: &str, netns: u64) -> Arc<Connection> {
+        Arc::new(Connection {
             cookie,
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
@@ -105,55 +133,74 @@ mod tests {
             netns,
             opened_at: 0,
             midway: false,
-        }
+        })
     }
 
     fn found(seat: Option<Seat>) -> Option<(u64, bool)> {
-        seat.map(|seat| (seat.cookie, seat.own))
+        seat.map(|seat| (seat.connection.cookie, seat.own))
     }
 
     #[test]
     fn two_ends_find_each_other_across_namespaces() {
         let mut mirror = Mirror::default();
-        assert_eq!(found(mirror.enter(&connection(1, "10.0.0.1:5000", "10.0.0.2:80", 7), false)), None);
-        assert_eq!(found(mirror.enter(&connection(2, "10.0.0.2:80", "10.0.0.1:5000", 8), false)), Some((1, false)));
+        assert_eq!(found(mirror.enter(&connection(1, "10.0.0.1:5000", "10.0.0.2:80", 7), None, false)), None);
+        assert_eq!(
+            found(mirror.enter(&connection(2, "10.0.0.2:80", "10.0.0.1:5000", 8), None, false)),
+            Some((1, false))
+        );
     }
 
     #[test]
     fn loopback_is_one_per_namespace() {
         let mut mirror = Mirror::default();
-        mirror.enter(&connection(1, "127.0.0.1:5000", "127.0.0.1:80", 7), false);
-        assert_eq!(found(mirror.enter(&connection(2, "127.0.0.1:80", "127.0.0.1:5000", 8), false)), None);
-        assert_eq!(found(mirror.enter(&connection(3, "127.0.0.1:80", "127.0.0.1:5000", 7), false)), Some((1, false)));
+        mirror.enter(&connection(1, "127.0.0.1:5000", "127.0.0.1:80", 7), None, false);
+        assert_eq!(found(mirror.enter(&connection(2, "127.0.0.1:80", "127.0.0.1:5000", 8), None, false)), None);
+        assert_eq!(
+            found(mirror.enter(&connection(3, "127.0.0.1:80", "127.0.0.1:5000", 7), None, false)),
+            Some((1, false))
+        );
+    }
+
+    #[test]
+    fn translated_ends_find_each_other_by_their_sequence_numbers() {
+        let mut mirror = Mirror::default();
+        let (client, server) = (("10.0.0.1:5000", "10.96.0.1:80"), ("10.0.0.2:8080", "10.0.0.1:5000"));
+        mirror.enter(&connection(1, client.0, client.1, 7), Some([5, 9]), false);
+        assert_eq!(found(mirror.enter(&connection(2, server.0, server.1, 8), Some([6, 9]), false)), None);
+        assert_eq!(found(mirror.enter(&connection(3, server.0, server.1, 8), Some([9, 5]), false)), Some((1, false)));
+        let left = connection(1, client.0, client.1, 7);
+        mirror.leave(&left, Some([5, 9]), 10);
+        mirror.forget_before(11);
+        assert_eq!(found(mirror.enter(&connection(4, server.0, server.1, 8), Some([9, 5]), false)), None);
     }
 
     #[test]
     fn a_socket_connected_to_itself_is_no_mirror() {
         let mut mirror = Mirror::default();
-        assert_eq!(found(mirror.enter(&connection(1, "127.0.0.1:80", "127.0.0.1:80", 7), false)), None);
+        assert_eq!(found(mirror.enter(&connection(1, "127.0.0.1:80", "127.0.0.1:80", 7), None, false)), None);
     }
 
     #[test]
     fn the_agents_own_marks_both() {
         let mut mirror = Mirror::default();
-        mirror.enter(&connection(1, "10.0.0.1:5000", "10.0.0.2:80", 7), false);
-        assert_eq!(found(mirror.enter(&connection(2, "10.0.0.2:80", "10.0.0.1:5000", 8), true)), Some((1, true)));
+        mirror.enter(&connection(1, "10.0.0.1:5000", "10.0.0.2:80", 7), None, false);
+        assert_eq!(found(mirror.enter(&connection(2, "10.0.0.2:80", "10.0.0.1:5000", 8), None, true)), Some((1, true)));
     }
 
     #[test]
     fn ends_are_forgotten_after_a_while_unless_used_again() {
         let mut mirror = Mirror::default();
         let (old, new) = ("10.0.0.1:5000", "10.0.0.2:80");
-        mirror.enter(&connection(1, old, new, 7), false);
-        mirror.leave(&connection(1, old, new, 7), 100);
+        mirror.enter(&connection(1, old, new, 7), None, false);
+        mirror.leave(&connection(1, old, new, 7), None, 100);
         mirror.forget_before(100);
-        assert_eq!(found(mirror.enter(&connection(2, new, old, 7), false)), Some((1, false)));
-        mirror.enter(&connection(3, old, new, 7), false);
+        assert_eq!(found(mirror.enter(&connection(2, new, old, 7), None, false)), Some((1, false)));
+        mirror.enter(&connection(3, old, new, 7), None, false);
         mirror.forget_before(101);
-        assert_eq!(found(mirror.enter(&connection(4, new, old, 7), false)), Some((3, false)));
-        mirror.leave(&connection(3, old, new, 7), 200);
+        assert_eq!(found(mirror.enter(&connection(4, new, old, 7), None, false)), Some((3, false)));
+        mirror.leave(&connection(3, old, new, 7), None, 200);
         mirror.forget_before(201);
-        assert_eq!(found(mirror.enter(&connection(5, new, old, 7), false)), None);
+        assert_eq!(found(mirror.enter(&connection(5, new, old, 7), None, false)), None);
     }
 
     #[test]
@@ -162,8 +209,8 @@ mod tests {
         for cookie in 1..=20_000u64 {
             let end = format!("10.0.{}.{}:5000", cookie / 250, cookie % 250);
             let one = connection(cookie, &end, "10.0.0.2:80", 7);
-            mirror.enter(&one, false);
-            mirror.leave(&one, 1);
+            mirror.enter(&one, None, false);
+            mirror.leave(&one, None, 1);
         }
         assert_eq!((mirror.left.len(), mirror.seats.len()), (REMEMBERED, REMEMBERED));
     }

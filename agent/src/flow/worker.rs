@@ -82,7 +82,7 @@ impl Desk {
         for call in self.calls.drain(..) {
             let start_unix_ns = self.clock.unix_ns(call.request.first.at);
             let seen =
-                Seen { connection: &live.connection, mirrored: live.mirrored, service: &self.unknown, start_unix_ns };
+                Seen { connection: &live.connection, mirror: &live.mirror, service: &self.unknown, start_unix_ns };
             out.calls.extend(seen.exchange(call));
         }
     }
@@ -183,13 +183,13 @@ impl Worker {
         }
         let mut live = Live::new(opened);
         live.own = opened.owner.known != Known::NO.0 && opened.owner.tgid == self.own_pid;
-        if let Some(mirror) = self.mirror.enter(&live.connection, live.own) {
-            live.mirrored = true;
+        if let Some(mirror) = self.mirror.enter(&live.connection, live.start, live.own) {
             live.own |= mirror.own;
-            if let Some(other) = self.table.get_mut(mirror.cookie) {
-                other.mirrored = true;
+            if let Some(other) = self.table.get_mut(mirror.connection.cookie) {
+                other.mirror = Some(Arc::clone(&live.connection));
                 other.own |= mirror.own;
             }
+            live.mirror = Some(mirror.connection);
         }
         self.table.insert(cookie, live, now);
     }
@@ -264,7 +264,7 @@ impl Worker {
         let mut live = self.table.remove(cookie)?;
         live.close(close, now, &mut self.desk.work());
         self.desk.settle(&mut live, out);
-        self.mirror.leave(&live.connection, now);
+        self.mirror.leave(&live.connection, live.start, now);
         Some(live)
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         }),
         by: Thread::default(),
         service: Arc::new(Service::unknown()),
-        mirrored: false,
+        mirror: None,
         peer: None,
         start_unix_ns: 1_700_000_000_000_000_000,
         verdict: Verdict::Allowed,

@@ -83,9 +83,9 @@ pub struct Exchange {
     pub by: Thread,
     /// The observed process's service.
     pub service: Arc<Service>,
-    /// The connection's other end is observed on this node too, so that the same call is told twice: as the client's
-    /// and as the server's, whose parent is the client's span.
-    pub mirrored: bool,
+    /// The connection's other end, where it is observed on this node too: then the same call is told twice, as the
+    /// client's and as the server's, whose parent is the client's span. Its owner is the peer.
+    pub mirror: Option<Arc<Connection>>,
     /// The other end's service, where it is proven.
     pub peer: Option<Arc<Service>>,
     /// Start of the call, nanoseconds since the Unix epoch.

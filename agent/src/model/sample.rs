@@ -16,7 +16,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
     };
     Exchange {
         service: Arc::new(service),
-        mirrored: false,
+        mirror: None,
         peer: Some(Arc::new(peer)),
         start_unix_ns: START_UNIX_NS,
         ..example::exchange(kind)

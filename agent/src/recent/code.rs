@@ -24,7 +24,7 @@ pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
     encode_connection(&exchange.connection, &mut out);
     out.thread(exchange.by);
     encode_service(&exchange.service, &mut out);
-    out.flag(exchange.mirrored);
+    out.option(exchange.mirror.as_deref(), |out, mirror| encode_connection(mirror, out));
     out.option(exchange.peer.as_deref(), |out, peer| encode_service(peer, out));
     out.number(exchange.start_unix_ns);
     match &exchange.verdict {
@@ -47,7 +47,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<Exchange> {
         connection: Arc::new(decode_connection(&mut from)?),
         by: from.thread()?,
         service: Arc::new(decode_service(&mut from)?),
-        mirrored: from.flag()?,
+        mirror: from.option(decode_connection)?.map(Arc::new),
         peer: from.option(decode_service)?.map(Arc::new),
         start_unix_ns: from.number()?,
         verdict: match from.number()? {

@@ -92,8 +92,14 @@ impl Recent {
     /// others wait for.
     #[must_use]
     pub fn newest(&self, filter: &Filter, last: usize) -> Vec<Arc<Exchange>> {
+        self.before(u64::MAX, filter, last)
+    }
+
+    /// The same of the calls that came before a place.
+    #[must_use]
+    pub fn before(&self, place: u64, filter: &Filter, last: usize) -> Vec<Arc<Exchange>> {
         let mut found = Vec::new();
-        let mut before = u64::MAX;
+        let mut before = place;
         while found.len() < last {
             let batch: Vec<_> = {
                 let memory = self.memory();

@@ -4,7 +4,7 @@ use weir_common::conn::{self, Known};
 use weir_common::record::{Ended, Way};
 
 use super::wire::{AGENT, Bench, Socket, get, ok};
-use crate::model::{Kind, Role, Thread, Visibility};
+use crate::model::{Exchange, Kind, Role, Thread, Visibility};
 
 #[test]
 fn both_ends_of_one_call() {
@@ -15,7 +15,8 @@ fn both_ends_of_one_call() {
     bench.feed([client.bytes(Way::IN, &ok("hello"))]);
     let [answered, called] = bench.calls() else { panic!("{:?}", bench.told()) };
     assert_eq!((answered.kind, called.kind), (Kind::Server, Kind::Client));
-    assert_eq!((answered.mirrored, called.mirrored), (true, true));
+    let owner = |call: &Exchange| call.mirror.as_ref().map(|mirror| mirror.owner.tgid);
+    assert_eq!((owner(answered), owner(called)), (Some(100), Some(200)));
     assert_eq!(answered.ids.trace, called.ids.trace);
     assert_eq!((called.ids.parent, answered.ids.parent), (None, Some(called.ids.span)));
     assert_eq!(called.by, Thread { tgid: 100, tid: 77 });
@@ -24,6 +25,17 @@ fn both_ends_of_one_call() {
     assert_eq!(answered.connection.remote.to_string(), "10.0.0.1:40000");
     assert_eq!(answered.call.response.and_then(|response| response.content), Some(5));
     assert_eq!(bench.ledger(), []);
+}
+
+#[test]
+fn both_ends_agree_through_a_translation_of_addresses() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut server = Socket::new(2, conn::Role::SERVER, "10.9.9.9:8080", "10.7.7.7:1234", 200);
+    server.next = [client.next[1], client.next[0]];
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), server.opened(), server.pair(&get("/a"), &ok("")), client.pair(&get("/a"), &ok(""))]);
+    let [answered, called] = bench.calls() else { panic!("{:?}", bench.told()) };
+    assert_eq!((answered.ids.trace, answered.ids.parent), (called.ids.trace, Some(called.ids.span)));
 }
 
 #[test]

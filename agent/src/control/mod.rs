@@ -1,0 +1,69 @@
+//! The control socket: HTTP/1.1 and JSON on a unix socket, so that `curl --unix-socket` works.
+//!
+//! `server` asks a [`Backend`] and tells in [`call`] and [`rows`] shapes; `client` is how the verbs ask.
+
+mod body;
+pub mod call;
+pub mod client;
+mod own;
+mod report;
+mod routes;
+pub mod rows;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use own::own_use;
+pub use report::{
+    Diagnosis, Exported, Line, OwnUse, Probe, ProgramRow, ProgramUse, RecentDisk, RecentUse, Remedy, Stats,
+};
+pub use server::Server;
+pub use socket::{Error, Holder};
+
+use crate::model::{Exchange, Filter};
+use rows::{ConnectionRow, ServiceRow};
+
+/// Where the control socket is when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/weir/control.sock";
+
+/// Group whose members may read, where it exists.
+pub const GROUP: &str = "weir";
+
+/// What came since a place in the order of calls.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Calls that fit, oldest first.
+    pub calls: Vec<Arc<Exchange>>,
+    /// Where to go on.
+    pub next: u64,
+    /// Calls that left the store before they were told.
+    pub missed: u64,
+}
+
+/// The part of the agent that was asked does not answer; the text says which and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// What the server asks. Every method may wait, for a second at most: it is called on a thread where that is allowed.
+pub trait Backend: Send + Sync + 'static {
+    /// Up to `last` calls that fit and came before a place, newest first.
+    fn before(&self, place: u64, filter: &Filter, last: usize) -> Vec<Arc<Exchange>>;
+    /// Where the order of calls ends now.
+    fn end(&self) -> u64;
+    /// Calls since a place, a bounded number of them.
+    fn since(&self, place: u64, filter: &Filter) -> News;
+    /// Every live connection.
+    fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable>;
+    /// Every service that was seen.
+    fn services(&self) -> Result<Vec<ServiceRow>, Unavailable>;
+    /// The ledger and what the agent uses.
+    fn stats(&self) -> Result<Stats, Unavailable>;
+    /// What this node can do and what runs.
+    fn diagnosis(&self) -> Result<Diagnosis, Unavailable>;
+    /// Reads the configuration again: what changed, a line each, or why it was refused whole.
+    fn reload(&self) -> Result<Vec<String>, String>;
+}

@@ -1,0 +1,221 @@
+//! What each path answers.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use tokio::sync::watch;
+
+use super::{
+    Backend,
+    body::{self, Lines, Reply},
+    call::CallJson,
+};
+use crate::{clock, model::Filter};
+
+/// Calls of an answer when `last` is not given.
+const LAST: usize = 100;
+/// Calls of an answer at most.
+const LAST_MOST: usize = 1_000_000;
+/// How often a follower looks for new calls.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    /// May change things: root, or the user that the agent runs as.
+    pub(super) may_change: bool,
+}
+
+/// What a request is answered from.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) backend: Arc<dyn Backend>,
+    /// Becomes `true` when the agent stops: followers end.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// Answers a request.
+pub(super) async fn answer(context: &Context, caller: Caller, request: Request<Incoming>) -> Response<Reply> {
+    let (method, uri) = (request.method(), request.uri());
+    let reading = method == Method::GET || method == Method::HEAD;
+    let path = uri.path();
+    let known = match path {
+        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/stats" | "/v1/doctor" => reading,
+        "/v1/reload" => method == Method::POST,
+        _ => return body::error(StatusCode::NOT_FOUND, &format!("there is no {path}; see the control API in README")),
+    };
+    if !known {
+        return body::error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} does not take {method}"));
+    }
+    if !reading && !caller.may_change {
+        return body::error(StatusCode::FORBIDDEN, "only root may change things; reading needs no more than the group");
+    }
+    let query = uri.query().unwrap_or_default();
+    if path == "/v1/calls" {
+        return match Calls::parse(query) {
+            Ok(calls) => self::calls(context, calls),
+            Err(text) => body::error(StatusCode::BAD_REQUEST, &text),
+        };
+    }
+    if !query.is_empty() {
+        return body::error(StatusCode::BAD_REQUEST, &format!("{path} takes no parameters"));
+    }
+    let path = path.to_owned();
+    let backend = Arc::clone(&context.backend);
+    let answer = tokio::task::spawn_blocking(move || other(&*backend, &path)).await;
+    answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
+}
+
+/// Everything but calls. Runs where it may wait.
+fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
+    let documents = |rows: Result<Vec<serde_json::Value>, super::Unavailable>| {
+        rows.map(|rows| {
+            let (mut lines, response) = body::lines();
+            // The reader comes later than this: lines are made beside it.
+            tokio::task::spawn_blocking(move || {
+                let _ = rows.iter().all(|row| lines.add(row)) && lines.flush();
+            });
+            response
+        })
+    };
+    let answer = match path {
+        "/v1/connections" => {
+            documents(backend.connections().map(|rows| rows.iter().map(super::rows::ConnectionRow::json).collect()))
+        }
+        "/v1/services" => {
+            documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
+        }
+        "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
+        "/v1/doctor" => backend.diagnosis().map(|diagnosis| body::document(StatusCode::OK, &diagnosis)),
+        _ => match backend.reload() {
+            Ok(changes) => Ok(body::document(StatusCode::OK, &serde_json::json!({ "changed": changes }))),
+            Err(text) => return body::error(StatusCode::UNPROCESSABLE_ENTITY, &text),
+        },
+    };
+    answer.unwrap_or_else(|error| body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+}
+
+/// `GET /v1/calls`.
+#[derive(Debug, PartialEq, Eq)]
+struct Calls {
+    filter: Filter,
+    last: usize,
+    follow: bool,
+}
+
+impl Calls {
+    fn parse(query: &str) -> Result<Self, String> {
+        let now = clock::unix_ns();
+        let mut calls = Self { filter: Filter::default(), last: LAST, follow: false };
+        let mut last = None;
+        for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
+            match name.as_str() {
+                "last" => {
+                    let number = value.parse().ok().filter(|number| *number <= LAST_MOST);
+                    last = Some(number.ok_or_else(|| format!("last: write a number up to {LAST_MOST}"))?);
+                }
+                "follow" => calls.follow = matches!(value.as_str(), "" | "1" | "true"),
+                _ => {
+                    if !calls.filter.set(&name, &value, now).map_err(|error| error.to_string())? {
+                        return Err(format!("there is no parameter `{name}`"));
+                    }
+                }
+            }
+        }
+        // Who follows wants what comes.
+        calls.last = last.unwrap_or(if calls.follow { 0 } else { LAST });
+        Ok(calls)
+    }
+}
+
+fn pair(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (decode(name), decode(value))
+}
+
+/// `application/x-www-form-urlencoded`.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digit = |n: usize| after.get(n).and_then(|digit| char::from(*digit).to_digit(16));
+        rest = after;
+        bytes.push(match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                rest = after.get(2..).unwrap_or_default();
+                (high * 16 + low) as u8
+            }
+            (b'+', ..) => b' ',
+            _ => first,
+        });
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn calls(context: &Context, calls: Calls) -> Response<Reply> {
+    let (lines, response) = body::lines();
+    let backend = Arc::clone(&context.backend);
+    let stopping = context.stopping.clone();
+    tokio::task::spawn_blocking(move || tell(&*backend, &calls, lines, &stopping));
+    response
+}
+
+/// Tells calls, oldest first, and then those that come, until the reader is gone or the agent stops.
+fn tell(backend: &dyn Backend, calls: &Calls, mut lines: Lines, stopping: &watch::Receiver<bool>) {
+    let mut place = backend.end();
+    let mut past = if calls.last == 0 { Vec::new() } else { backend.before(place, &calls.filter, calls.last) };
+    while let Some(call) = past.pop() {
+        if !lines.add(&CallJson(&call)) {
+            return;
+        }
+    }
+    if !lines.flush() || !calls.follow {
+        return;
+    }
+    while !*stopping.borrow() {
+        let news = backend.since(place, &calls.filter);
+        let idle = news.next == place;
+        place = news.next;
+        if news.missed > 0 && !lines.add(&serde_json::json!({ "missed": news.missed })) {
+            return;
+        }
+        if !news.calls.iter().all(|call| lines.add(&CallJson(call))) || !lines.flush() {
+            return;
+        }
+        if idle {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_filters() {
+        let calls = Calls::parse("service=a%20b+c&status=5xx&last=7&follow=1").unwrap();
+        let mut filter = Filter::default();
+        filter.set("service", "a b c", 0).unwrap();
+        filter.set("status", "5xx", 0).unwrap();
+        assert_eq!(calls, Calls { filter, last: 7, follow: true });
+        assert_eq!(Calls::parse("").unwrap(), Calls { filter: Filter::default(), last: 100, follow: false });
+        assert_eq!(Calls::parse("follow=1").unwrap().last, 0);
+        for (query, said) in [
+            ("last=many", "last: write a number up to 1000000"),
+            ("last=1000001", "last: write a number up to 1000000"),
+            ("lasd=1", "there is no parameter `lasd`"),
+            ("status=x", "status: write 404, 5xx or 4xx,5xx"),
+        ] {
+            assert_eq!(Calls::parse(query).unwrap_err(), said);
+        }
+    }
+
+    #[test]
+    fn percent_signs_decode_or_stay() {
+        for (text, decoded) in [("a%2Fb", "a/b"), ("100%", "100%"), ("%zz", "%zz"), ("%+5", "% 5"), ("%ff", "\u{fffd}")]
+        {
+            assert_eq!(decode(text), decoded);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Rows of `weir connections` and `weir services` as JSON.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::call::{PeerJson, ServiceJson, time};
+use crate::model::{OpenConnection, Role, Service};
+
+/// A live connection with who holds it.
+#[derive(Clone, Debug)]
+pub struct ConnectionRow {
+    /// The connection.
+    pub connection: OpenConnection,
+    /// The service of its owner.
+    pub service: Arc<Service>,
+    /// The other end's service, where it is proven.
+    pub peer: Option<Arc<Service>>,
+    /// When it was established or first seen, nanoseconds since the Unix epoch.
+    pub opened_unix_ns: u64,
+    /// Last byte seen, nanoseconds since the Unix epoch.
+    pub last_unix_ns: u64,
+}
+
+impl ConnectionRow {
+    /// A document: who, ends, protocol, bytes, how it is seen.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let open = &self.connection;
+        let connection = &open.connection;
+        json!({
+            "service": ServiceJson(&self.service),
+            "peer": PeerJson(self.peer.as_deref(), connection),
+            "cookie": connection.cookie,
+            "role": match connection.role {
+                Role::Client => "client",
+                Role::Server => "server",
+                Role::Unknown => "unknown",
+            },
+            "local": connection.local,
+            "remote": connection.remote,
+            "protocol": open.protocol,
+            "visibility": open.visibility.as_str(),
+            "weir.opaque.reason": open.visibility.reason(),
+            "bytes_received": open.bytes[0],
+            "bytes_sent": open.bytes[1],
+            "calls": open.calls,
+            "in_flight": open.in_flight,
+            "opened": time(self.opened_unix_ns),
+            "last": time(self.last_unix_ns),
+            "older_than_agent": connection.midway,
+        })
+    }
+}
+
+/// A service that was seen.
+#[derive(Clone, Debug)]
+pub struct ServiceRow {
+    /// The service, as its process that was seen last shows it.
+    pub service: Arc<Service>,
+    /// Processes seen so far.
+    pub processes: u64,
+    /// Some of their ids, in order.
+    pub pids: Vec<u32>,
+    /// When it was first seen, nanoseconds since the Unix epoch.
+    pub first_unix_ns: u64,
+    /// When it was last seen, nanoseconds since the Unix epoch.
+    pub last_unix_ns: u64,
+}
+
+impl ServiceRow {
+    /// A document: identity, and how it was found.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({
+            "service": ServiceJson(&self.service),
+            "evidence": self.service.evidence.as_str(),
+            "unit": self.service.unit,
+            "cgroup": self.service.process.as_ref().and_then(|process| process.cgroup.as_deref()),
+            "processes": self.processes,
+            "pids": self.pids,
+            "first": time(self.first_unix_ns),
+            "last": time(self.last_unix_ns),
+        })
+    }
+}

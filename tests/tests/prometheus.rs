@@ -1,0 +1,107 @@
+//! A16: the Prometheus page: parsed by Prometheus's own tool, exact, bounded.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use weir_tests::agent::Agent;
+use weir_tests::ledger::{Labels, Page, count};
+use weir_tests::peers::load;
+use weir_tests::peers::nginx::Nginx;
+use weir_tests::place;
+use weir_tests::wire::{Server, Wire};
+
+/// `promtool check metrics`, which must have nothing to say.
+fn promtool(page: &str) -> Result<()> {
+    let mut child = Command::new(place::program("promtool")?)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("no input")?.write_all(page.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.trim().is_empty(), "promtool: {}\n{said}", output.status);
+    Ok(())
+}
+
+/// Counts of a histogram by status, of the series with this port.
+fn by_status(page: &Page, metric: &str, port: u16) -> BTreeMap<String, u64> {
+    let of_port = |labels: &Labels| labels.get("server_port").is_some_and(|label| *label == port.to_string());
+    let mut counts = BTreeMap::new();
+    for (labels, value) in page.samples(metric) {
+        if of_port(labels) {
+            let status = labels.get("http_response_status_code").cloned().unwrap_or_default();
+            *counts.entry(status).or_default() += count(value);
+        }
+    }
+    counts
+}
+
+#[test]
+fn a16_parses_and_counts_exactly() -> Result<()> {
+    const REQUESTS: u64 = 9000;
+    let nginx = Nginx::plain()?;
+    let mut agent = Agent::start(&[])?;
+    let load = load::h2load(REQUESTS, 8, &[nginx.url("/s/200"), nginx.url("/s/404"), nginx.url("/s/503")])?;
+    let [_, two, _, four, five] = load.classes;
+    assert_eq!(agent.calls(&[nginx.port()], 2 * REQUESTS as usize)?.len() as u64, 2 * REQUESTS);
+    let (status, text) = agent.get("/metrics")?;
+    assert_eq!(status, 200);
+    promtool(&text)?;
+    let page = Page::parse(&text)?;
+    let expected = BTreeMap::from([("200", two), ("404", four), ("503", five)].map(|(code, n)| (code.to_owned(), n)));
+    assert_eq!(by_status(&page, "http_server_request_duration_seconds_count", nginx.port()), expected);
+    assert_eq!(by_status(&page, "http_client_request_duration_seconds_count", nginx.port()), expected);
+    assert!(page.sum("weir_build_info", &[]) >= 1.0);
+    // A new agent counts from nothing.
+    agent.stop()?;
+    agent.again()?;
+    let page = agent.page()?;
+    assert_eq!(by_status(&page, "http_server_request_duration_seconds_count", nginx.port()), BTreeMap::new());
+    agent.finish()
+}
+
+#[test]
+fn a16_health() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    assert_eq!(agent.get("/healthz")?.0, 200);
+    assert_eq!(agent.get("/readyz")?.0, 200);
+    assert_eq!(agent.get("/nothing")?.0, 404);
+    agent.finish()
+}
+
+/// Methods, hosts, paths and statuses that nobody could list make no series without bound.
+#[test]
+fn a16_series_are_bounded() -> Result<()> {
+    let server = Server::start(|mut wire| {
+        while wire.request()?.is_some() {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    })?;
+    let agent = Agent::start(&[])?;
+    let mut wire = Wire::connect(server.address())?;
+    let mut ask = |from: u32, to: u32| -> Result<()> {
+        for at in from..to {
+            wire.send(format!("M{at} /word{at:x}/zz{at:x}ing?q={at} HTTP/1.1\r\nHost: host{at}.test\r\n\r\n"))?;
+            ensure!(wire.answer("GET")?.status()? == 200);
+        }
+        Ok(())
+    };
+    let series =
+        || -> Result<usize> { Ok(agent.get("/metrics")?.1.lines().filter(|line| !line.starts_with('#')).count()) };
+    ask(0, 5000)?;
+    assert_eq!(agent.calls(&[server.port()], 10_000)?.len(), 10_000);
+    let first = series()?;
+    ask(5000, 10_000)?;
+    assert_eq!(agent.calls(&[server.port()], 20_000)?.len(), 20_000);
+    let second = series()?;
+    ensure!(second < first + first / 10, "{first} series, then {second}");
+    promtool(&agent.get("/metrics")?.1)?;
+    drop(wire);
+    server.stop()?;
+    agent.finish()
+}
