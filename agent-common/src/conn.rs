@@ -70,7 +70,7 @@ pub struct Owner {
 const _: () = assert!(size_of::<Owner>() == 40);
 
 /// Local and remote end of a socket, as the socket itself knows them (before egress NAT, after ingress NAT).
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ends {
     /// Network byte order; IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2).
