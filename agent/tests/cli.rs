@@ -73,7 +73,13 @@ fn every_verb_has_help_and_an_example() {
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
-    for arguments in [vec!["nonsense"], vec!["config"], vec!["config", "check"], vec!["completions", "cmd"]] {
+    for arguments in [
+        vec!["nonsense"],
+        vec!["config"],
+        vec!["config", "check"],
+        vec!["completions", "cmd"],
+        vec!["calls", "--status", "5x"],
+    ] {
         let output = weir(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
@@ -140,4 +146,18 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(reader);
     let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(["config", "schema"]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn no_agent_is_exit_code_3_and_names_the_socket() {
+    for verb in ["calls", "connections", "services", "stats", "reload"] {
+        let output = weir(&[verb, "--socket", "/nonexistent/control.sock"]);
+        assert_eq!(output.status.code(), Some(3), "{verb}");
+        assert_eq!(text(&output.stdout), "");
+        assert_eq!(
+            text(&output.stderr),
+            "weir: no agent answers at /nonexistent/control.sock: No such file or directory (os error 2); \
+             start one with: weir run\n"
+        );
+    }
 }

@@ -168,3 +168,9 @@ fn blind_spots() -> impl Iterator<Item = Row> {
         remedy: remedy.to_owned(),
     })
 }
+
+/// What an agent would find on this node.
+#[must_use]
+pub fn without_agent(cgroup: Option<&std::path::Path>) -> Report {
+    examine(&Facts::gather(cgroup), None)
+}

@@ -2,6 +2,7 @@
 
 mod capture;
 pub mod doctor;
+mod door;
 mod judge;
 mod reload;
 mod stats;
@@ -66,6 +67,9 @@ pub enum Error {
     /// The Prometheus page.
     #[error(transparent)]
     Listen(#[from] prometheus::ListenError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] crate::control::Error),
     /// The capturing thread is gone or did not answer.
     #[error("the capturing thread did not answer within {} s", ANSWER.as_secs())]
     Busy,
@@ -99,6 +103,7 @@ pub struct Agent {
     core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
     page: Option<prometheus::Server>,
+    control: Option<crate::control::Server>,
 }
 
 impl Agent {
@@ -106,6 +111,7 @@ impl Agent {
     pub async fn start(loaded: Loaded, sources: Sources, viewer: Option<Viewer>) -> Result<Self, Error> {
         let started = Instant::now();
         let settings = &loaded.settings;
+        let holder = door::take(&settings.socket)?;
         let facts = Facts::gather(settings.kernel.cgroup.as_deref());
         let plan = plan::plan(&facts)?;
         // What may fail for a reason of its user's comes before anything is attached.
@@ -165,7 +171,10 @@ impl Agent {
             sources,
             started,
         });
-        let mut agent = Self { core, threads, page: None };
+        let mut agent = Self { core, threads, page: None, control: None };
+        if let Some(holder) = holder {
+            agent.control = Some(door::open(holder, &agent.core)?);
+        }
         if let Some(address) = prometheus {
             agent.page = Some(prometheus::Server::start(address, agent.core.page()).await?);
         }
@@ -182,8 +191,9 @@ impl Agent {
     pub async fn stop(self) {
         // A thread that is gone already can't be told.
         let _ = self.core.asks.send(Ask::Stop);
-        let threads = self.threads;
+        let (threads, control) = (self.threads, self.control);
         let joined = tokio::task::spawn_blocking(move || {
+            drop(control);
             for thread in threads {
                 if thread.join().is_err() {
                     tracing::error!("a thread of the agent panicked");

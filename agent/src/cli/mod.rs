@@ -1,17 +1,27 @@
 //! The command line: one file for each verb. Data goes to stdout, everything else to stderr.
 
+mod agent;
+mod calls;
 mod completions;
 mod config;
+mod connections;
+mod doctor;
+mod line;
 mod live;
 mod man;
 mod print;
+mod reload;
+mod rows;
 mod run;
+mod screen;
+mod services;
+mod stats;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{app, config::Problems};
+use crate::{app, config::Problems, control::client};
 
 /// Sees the API calls of this machine in the kernel.
 #[derive(Debug, Parser)]
@@ -27,6 +37,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Arguments),
+    Calls(calls::Arguments),
+    Connections(connections::Arguments),
+    Services(services::Arguments),
+    Stats(stats::Arguments),
+    Doctor(doctor::Arguments),
+    Reload(reload::Arguments),
     Config(config::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -38,6 +54,12 @@ enum Verb {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Calls(arguments) => calls::run(&arguments),
+        Verb::Connections(arguments) => connections::run(&arguments),
+        Verb::Services(arguments) => services::run(&arguments),
+        Verb::Stats(arguments) => stats::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
+        Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Config(arguments) => config::run(arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
@@ -54,15 +76,32 @@ pub fn main() -> ExitCode {
 
 /// Problems of a configuration begin with their place, as editors expect it; everything else with our name.
 fn message(error: &anyhow::Error) -> String {
-    if error.is::<Problems>() { error.to_string() } else { format!("weir: {error:#}") }
+    match error.downcast_ref::<client::Error>() {
+        _ if error.is::<Problems>() => error.to_string(),
+        // Says its cause itself.
+        Some(error) => format!("weir: {error}"),
+        None => format!("weir: {error:#}"),
+    }
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Problems>() {
+    if error.is::<Problems>() || error.is::<Usage>() {
         2
-    } else if error.downcast_ref::<app::Error>().is_some_and(app::Error::is_unfit) {
+    } else if matches!(error.downcast_ref(), Some(client::Error::Unreachable { .. })) {
+        3
+    } else if error.is::<Unfit>() || error.downcast_ref::<app::Error>().is_some_and(app::Error::is_unfit) {
         4
     } else {
         1
     }
 }
+
+/// This node can't run Weir; everything else has been said.
+#[derive(Debug, thiserror::Error)]
+#[error("this node can't run Weir: see what is marked as failed")]
+struct Unfit;
+
+/// Arguments that clap can't judge.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);

@@ -1,4 +1,4 @@
-//! What stdout is: its width and whether it takes colours.
+//! Data on stdout.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -19,4 +19,14 @@ pub(super) fn text(text: &str) -> anyhow::Result<()> {
 pub(super) fn document(value: &serde_json::Value) -> anyhow::Result<()> {
     let text_of = if io::stdout().is_terminal() { serde_json::to_string_pretty } else { serde_json::to_string };
     text(&(text_of(value)? + "\n"))
+}
+
+/// Writes lines as they come.
+pub(super) fn lines(lines: impl Iterator<Item = Result<String, crate::control::client::Error>>) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for line in lines {
+        writeln!(out, "{}", line?)?;
+    }
+    out.flush()?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `weir run`: the agent in the foreground.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::live;
+use super::screen::Screen;
 use crate::app::{self, Agent, Viewer};
 use crate::config::{Loaded, Sources};
 
@@ -25,6 +26,9 @@ pub(super) struct Arguments {
     /// Sets a key, as recent.memory=16MiB
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Least level of messages on stderr: the key log.level
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
     /// What is written to stdout [default: live on a terminal, none otherwise]
     #[arg(long, value_enum)]
     output: Option<Output>,
@@ -34,13 +38,17 @@ pub(super) struct Arguments {
 enum Output {
     /// A line a call
     Live,
+    /// A JSON document a call
+    Json,
     /// Nothing
     None,
 }
 
 /// Runs until SIGINT or SIGTERM. SIGHUP reads the configuration again.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let sources = Sources::of_process(arguments.config, arguments.set);
+    let mut sets = arguments.set;
+    sets.extend(arguments.log.map(|level| format!("log.level={level}")));
+    let sources = Sources::of_process(arguments.config, sets);
     let loaded = sources.load()?;
     log(&loaded);
     for warning in &loaded.warnings {
@@ -54,7 +62,17 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(loaded, sources, viewer(output)))
+    let (viewer, writer) = match output {
+        Output::None => (None, None),
+        Output::Live => live::start(live::Form::Line(Screen::of_stdout()))?,
+        Output::Json => live::start(live::Form::Json)?,
+    };
+    let ended = runtime.block_on(serve(loaded, sources, viewer));
+    // The agent is gone and with it who sends lines: what waits is written.
+    if let Some(writer) = writer {
+        let _ = writer.join();
+    }
+    ended
 }
 
 fn log(loaded: &Loaded) {
@@ -94,18 +112,5 @@ async fn reload(core: &app::Core) {
             tracing::info!("configuration taken over");
         }
         Err(refused) => tracing::error!("configuration refused, everything stays as it was: {refused}"),
-    }
-}
-
-fn viewer(output: Output) -> Option<Viewer> {
-    // A reader that went away is no reason to stop watching.
-    match output {
-        Output::None => None,
-        Output::Live => {
-            let style = live::Style::of_stdout();
-            Some(Box::new(move |call| {
-                let _ = writeln!(std::io::stdout().lock(), "{}", live::line(call, style));
-            }))
-        }
     }
 }

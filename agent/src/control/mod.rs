@@ -5,8 +5,6 @@
 mod body;
 pub mod call;
 pub mod client;
-mod own;
-mod report;
 mod routes;
 pub mod rows;
 mod server;
@@ -16,12 +14,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use own::own_use;
-pub use report::{
-    Diagnosis, Exported, Line, OwnUse, Probe, ProgramRow, ProgramUse, RecentDisk, RecentUse, Remedy, Stats,
-};
 pub use server::Server;
 pub use socket::{Error, Holder};
+
+use serde_json::Value;
 
 use crate::model::{Exchange, Filter};
 use rows::{ConnectionRow, ServiceRow};
@@ -60,10 +56,10 @@ pub trait Backend: Send + Sync + 'static {
     fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable>;
     /// Every service that was seen.
     fn services(&self) -> Result<Vec<ServiceRow>, Unavailable>;
-    /// The ledger and what the agent uses.
-    fn stats(&self) -> Result<Stats, Unavailable>;
-    /// What this node can do and what runs.
-    fn diagnosis(&self) -> Result<Diagnosis, Unavailable>;
-    /// Reads the configuration again: what changed, a line each, or why it was refused whole.
+    /// The ledger and what the agent uses: `weir stats --json`.
+    fn stats(&self) -> Result<Value, Unavailable>;
+    /// What this node can do and what runs: `weir doctor --json`.
+    fn doctor(&self) -> Result<Value, Unavailable>;
+    /// Reads the configuration again: what else is to be said, a line each, or why it was refused whole.
     fn reload(&self) -> Result<Vec<String>, String>;
 }

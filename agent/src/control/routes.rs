@@ -86,9 +86,9 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
             documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
         }
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
-        "/v1/doctor" => backend.diagnosis().map(|diagnosis| body::document(StatusCode::OK, &diagnosis)),
+        "/v1/doctor" => backend.doctor().map(|report| body::document(StatusCode::OK, &report)),
         _ => match backend.reload() {
-            Ok(changes) => Ok(body::document(StatusCode::OK, &serde_json::json!({ "changed": changes }))),
+            Ok(warnings) => Ok(body::document(StatusCode::OK, &serde_json::json!({ "warnings": warnings }))),
             Err(text) => return body::error(StatusCode::UNPROCESSABLE_ENTITY, &text),
         },
     };

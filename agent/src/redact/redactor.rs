@@ -111,6 +111,16 @@ impl Redactor {
         }
     }
 
+    /// A service as it may be shown where it stands without a call.
+    #[must_use]
+    pub fn service(&self, service: &Arc<Service>) -> Arc<Service> {
+        let mut shown = Arc::clone(service);
+        if self.level == Level::Strict {
+            self.strip(&mut shown);
+        }
+        shown
+    }
+
     fn route(&self, exchange: &Exchange, http: &Http, path: &str) -> Arc<str> {
         let mut root = self.hasher.build_hasher();
         match (&exchange.peer, exchange.kind) {

@@ -1,0 +1,137 @@
+//! What the control socket is answered from.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::{Core, Error};
+use crate::clock::Offset;
+use crate::control::call::time;
+use crate::control::rows::{ConnectionRow, ServiceRow};
+use crate::control::{self, Backend, Holder, News, Server, Unavailable};
+use crate::model::{Exchange, Filter, Service};
+
+/// Takes the right to the control socket, so that a second agent is refused before it attaches anything. `None`: it is
+/// turned off, or can't be had on this node; the agent does without.
+pub(super) fn take(socket: &Path) -> Result<Option<Holder>, Error> {
+    if socket.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match Holder::take(socket) {
+        Ok(holder) => Ok(Some(holder)),
+        Err(control::Error::Io { .. }) if may_do_without(socket) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A read-only or missing place is no reason not to watch; it is said.
+fn may_do_without(socket: &Path) -> bool {
+    let socket = socket.display();
+    tracing::warn!(%socket, "no control socket can be made here: weir calls and the other verbs will not find this agent; set control.socket to a place that can be written");
+    true
+}
+
+/// Answers on the socket.
+pub(super) fn open(holder: Holder, core: &Arc<Core>) -> Result<Server, Error> {
+    let door = Door { core: Arc::clone(core), runtime: Handle::current() };
+    Ok(Server::start(holder, Arc::new(door))?)
+}
+
+struct Door {
+    core: Arc<Core>,
+    /// What a reload starts lives here, not on the server's own runtime.
+    runtime: Handle,
+}
+
+impl Door {
+    /// A service as the privacy level allows.
+    fn shown(&self, service: &Arc<Service>) -> Arc<Service> {
+        let bench = self.core.bench.read().unwrap_or_else(PoisonError::into_inner);
+        bench.redactor.service(service)
+    }
+}
+
+fn unavailable(error: &Error) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+impl Backend for Door {
+    fn before(&self, place: u64, filter: &Filter, last: usize) -> Vec<Arc<Exchange>> {
+        self.core.recent().before(place, filter, last)
+    }
+
+    fn end(&self) -> u64 {
+        self.core.recent().end()
+    }
+
+    fn since(&self, place: u64, filter: &Filter) -> News {
+        let news = self.core.recent().since(place, filter);
+        News { calls: news.calls, next: news.next, missed: news.missed }
+    }
+
+    fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable> {
+        let clock = Offset::new();
+        let rows = self.core.connections().map_err(|error| unavailable(&error))?.into_iter();
+        let rows = rows.filter(|(connection, _)| !connection.own).map(|(connection, service)| ConnectionRow {
+            opened_unix_ns: clock.unix_ns(connection.connection.opened_at),
+            last_unix_ns: clock.unix_ns(connection.last_at),
+            connection,
+            service: self.shown(&service),
+            peer: None,
+        });
+        Ok(rows.collect())
+    }
+
+    fn services(&self) -> Result<Vec<ServiceRow>, Unavailable> {
+        let clock = Offset::new();
+        let (services, _) = self.core.services().map_err(|error| unavailable(&error))?;
+        let rows = services.into_iter().map(|seen| ServiceRow {
+            service: self.shown(&seen.service),
+            processes: seen.processes,
+            pids: seen.pids.into_iter().collect(),
+            first_unix_ns: clock.unix_ns(seen.first),
+            last_unix_ns: clock.unix_ns(seen.last),
+        });
+        Ok(rows.collect())
+    }
+
+    fn stats(&self) -> Result<Value, Unavailable> {
+        let mut stats = serde_json::to_value(self.core.stats()).map_err(|error| Unavailable(error.to_string()))?;
+        let recent = self.core.recent().stats();
+        let exported = self.core.exported.iter().map(
+            |(signal, outcome, count)| json!({ "signal": signal.as_str(), "result": outcome.as_str(), "count": count }),
+        );
+        if let Some(document) = stats.as_object_mut() {
+            document.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+            document.insert("pid".into(), std::process::id().into());
+            document.insert("exported".into(), exported.collect());
+            document.insert(
+                "recent".into(),
+                json!({
+                    "calls": recent.calls,
+                    "bytes": recent.bytes,
+                    "limit": recent.limit,
+                    "oldest": recent.oldest_unix_ns.map(time),
+                    "disk": recent.disk.map(|disk| json!({
+                        "path": disk.path, "calls": disk.calls, "bytes": disk.bytes, "limit": disk.limit,
+                        "lost": disk.lost, "error": disk.error,
+                    })),
+                }),
+            );
+        }
+        Ok(stats)
+    }
+
+    fn doctor(&self) -> Result<Value, Unavailable> {
+        serde_json::to_value(self.core.doctor()).map_err(|error| Unavailable(error.to_string()))
+    }
+
+    fn reload(&self) -> Result<Vec<String>, String> {
+        let reloaded = self.runtime.block_on(self.core.reload());
+        reloaded
+            .map(|warnings| warnings.iter().map(ToString::to_string).collect())
+            .map_err(|refused| format!("configuration refused, everything stays as it was:\n{refused}"))
+    }
+}

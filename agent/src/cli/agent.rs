@@ -1,0 +1,29 @@
+//! How a verb finds the running agent.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    config::Sources,
+    control::{DEFAULT_SOCKET, client::Client},
+};
+
+/// Where the agent is.
+#[derive(Debug, Args)]
+pub(super) struct Agent {
+    /// Control socket of the agent [default: control.socket of /etc/weir/weir.yaml, or /run/weir/control.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Agent {
+    pub(super) fn client(&self) -> Client {
+        let socket = self.socket.clone().unwrap_or_else(|| {
+            // A broken file is the agent's to tell of: it still answers where it was started.
+            let loaded = Sources::of_process(None, Vec::new()).load();
+            loaded.map_or_else(|_| DEFAULT_SOCKET.into(), |loaded| loaded.settings.socket)
+        });
+        Client::new(&socket)
+    }
+}

@@ -1,0 +1,191 @@
+//! What is shown to people: width, colours, tables; text from outside is made harmless.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, stdout},
+};
+
+/// Columns where there is no terminal to ask.
+const WIDTH: usize = 100;
+
+/// What stdout is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Screen {
+    /// Columns.
+    pub(super) width: usize,
+    /// Whether colours are wanted: on a terminal, without `NO_COLOR`.
+    pub(super) colours: bool,
+}
+
+impl Screen {
+    pub(super) fn of_stdout() -> Self {
+        let terminal = stdout().is_terminal();
+        // https://no-color.org: any value but an empty one.
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let columns = terminal.then(columns).flatten();
+        Self { width: columns.unwrap_or(WIDTH).max(40), colours: terminal && !refused }
+    }
+
+    pub(super) fn paint(self, colour: Colour, text: &str) -> String {
+        if self.colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Colour {
+    Bold = 1,
+    Dim = 2,
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+    Cyan = 36,
+}
+
+fn columns() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request fills in a winsize, which `size` is.
+    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (answer == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// Text from outside without what a terminal would obey: control characters and those that turn the direction.
+pub(super) fn harmless(text: &str) -> String {
+    let obeyed = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Text in exactly so many columns, cut with `…` or filled with spaces.
+pub(super) fn fit(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        format!("{text}{}", " ".repeat(width - count))
+    } else {
+        text.chars().take(width.saturating_sub(1)).chain((width > 0).then_some('…')).collect()
+    }
+}
+
+/// A length of time in at most 6 columns.
+pub(super) fn duration(ns: u64) -> String {
+    let ns = ns as f64;
+    let (value, unit) = match ns {
+        _ if ns < 1e3 => (ns, "ns"),
+        _ if ns < 1e6 => (ns / 1e3, "µs"),
+        _ if ns < 1e9 => (ns / 1e6, "ms"),
+        _ if ns < 6e10 => (ns / 1e9, "s"),
+        _ if ns < 3.6e12 => (ns / 6e10, "min"),
+        _ if ns < 8.64e13 => (ns / 3.6e12, "h"),
+        _ => (ns / 8.64e13, "d"),
+    };
+    number(value) + unit
+}
+
+/// A number of bytes in at most 6 columns.
+pub(super) fn bytes(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    let (value, unit) = match bytes {
+        _ if bytes < 1e3 => return format!("{bytes:.0}B"),
+        _ if bytes < 1e6 => (bytes / 1e3, "kB"),
+        _ if bytes < 1e9 => (bytes / 1e6, "MB"),
+        _ if bytes < 1e12 => (bytes / 1e9, "GB"),
+        _ => (bytes / 1e12, "TB"),
+    };
+    number(value) + unit
+}
+
+/// Three figures at most.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 || value >= 99.95 {
+        format!("{value:.0}")
+    } else if value >= 9.995 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+/// Rows under headings; a column that begins with `>` stands at the right. Columns that are too wide for the screen are
+/// cut, the widest first.
+pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> String {
+    let right: Vec<bool> = headings.iter().map(|heading| heading.starts_with('>')).collect();
+    let head: Vec<String> = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
+    let mut widths: Vec<usize> = (0..headings.len())
+        .map(|n| {
+            rows.iter().chain([&head]).filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let gaps = 2 * headings.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > screen.width {
+        let Some(widest) = widths.iter_mut().max().filter(|width| **width > 8) else { break };
+        *widest -= 1;
+    }
+    let line = |row: &[String]| {
+        let mut line = String::new();
+        for (n, cell) in row.iter().enumerate() {
+            let width = widths.get(n).copied().unwrap_or(0);
+            let gap = if n > 0 { "  " } else { "" };
+            if right.get(n) == Some(&true) {
+                let cell = fit(cell, width);
+                let cell = cell.trim_end();
+                let _ = write!(line, "{gap}{cell:>width$}");
+            } else {
+                let _ = write!(line, "{gap}{}", fit(cell, width));
+            }
+        }
+        line.trim_end().to_owned()
+    };
+    let mut text = screen.paint(Colour::Bold, &line(&head)) + "\n";
+    for row in rows {
+        text += &line(row);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_short() {
+        for (ns, text) in [
+            (0, "0ns"),
+            (999, "999ns"),
+            (1_234, "1.23µs"),
+            (12_345, "12.3µs"),
+            (999_999, "1000µs"),
+            (1_500_000_000, "1.50s"),
+            (90_000_000_000, "1.50min"),
+            (u64::MAX, "213504d"),
+        ] {
+            assert_eq!(duration(ns), text);
+        }
+        for (size, text) in [(0, "0B"), (999, "999B"), (1_000, "1kB"), (345_678, "346kB"), (u64::MAX, "18446744TB")] {
+            assert_eq!(bytes(size), text);
+        }
+    }
+
+    #[test]
+    fn text_from_outside_is_harmless() {
+        assert_eq!(harmless("a\x1b[2Jb\r\n\u{9b}\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}\u{fffd}c");
+    }
+
+    #[test]
+    fn tables_fit_the_screen() {
+        let screen = Screen { width: 30, colours: false };
+        let rows = vec![vec!["short".into(), "7".into()], vec!["x".repeat(60), "1234".into()]];
+        let text = table(screen, &["NAME", ">N"], &rows);
+        assert_eq!(
+            text,
+            format!("NAME{}     N\nshort{}     7\n{}…  1234\n", " ".repeat(20), " ".repeat(19), "x".repeat(23))
+        );
+        assert_eq!(table(screen, &["A", ">B"], &[]), "A  B\n");
+    }
+
+    #[test]
+    fn cells_are_cut_or_filled() {
+        assert_eq!([fit("abc", 5), fit("abcdef", 4), fit("ä…", 2), fit("x", 0)], ["abc  ", "abc…", "ä…", ""]);
+    }
+}
