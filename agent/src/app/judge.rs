@@ -64,7 +64,9 @@ impl Judge {
             exporter.offer(&calls);
         }
         if let Some(viewer) = &mut self.viewer {
-            calls.iter().for_each(|call| viewer(call));
+            for call in &calls {
+                viewer(call);
+            }
         }
         for call in calls {
             self.recent.insert(call);

@@ -1,6 +1,6 @@
 //! `weir doctor`.
 
-use std::path::PathBuf;
+use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Args;
 use serde_json::Value;
@@ -58,7 +58,7 @@ fn show(report: &Value, screen: Screen) -> String {
     let width = rows.iter().map(|row| text(row, "subject").chars().count()).max().unwrap_or(0).min(32);
     for (section, heading) in [("fact", "This kernel and node"), ("program", "Programs"), ("blind_spot", "Not visible")]
     {
-        out += &format!("\n{}\n", screen.paint(Colour::Bold, heading));
+        let _ = writeln!(out, "\n{}", screen.paint(Colour::Bold, heading));
         for row in rows.iter().filter(|row| text(row, "section") == section) {
             let standing = text(row, "standing");
             let colour = match standing.as_str() {
@@ -80,7 +80,7 @@ fn show(report: &Value, screen: Screen) -> String {
             out += format!("  {standing}  {subject:<width$}  {first}").trim_end();
             out.push('\n');
             for line in lines {
-                out += &format!("{indent}{line}\n");
+                let _ = writeln!(out, "{indent}{line}");
             }
         }
     }

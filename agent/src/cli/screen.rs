@@ -82,17 +82,13 @@ pub(super) fn duration(ns: u64) -> String {
     number(value) + unit
 }
 
-/// A number of bytes in at most 6 columns.
+/// A number of bytes in at most 5 columns as a rule: `345B`, and in powers of 1024 `1.35K`, `64M`, `1G`, `2T`.
 pub(super) fn bytes(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    let (value, unit) = match bytes {
-        _ if bytes < 1e3 => return format!("{bytes:.0}B"),
-        _ if bytes < 1e6 => (bytes / 1e3, "kB"),
-        _ if bytes < 1e9 => (bytes / 1e6, "MB"),
-        _ if bytes < 1e12 => (bytes / 1e9, "GB"),
-        _ => (bytes / 1e12, "TB"),
-    };
-    number(value) + unit
+    let unit = [("T", 1u64 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+    match unit.into_iter().find(|(_, factor)| bytes >= *factor) {
+        Some((name, factor)) => number(bytes as f64 / factor as f64) + name,
+        None => format!("{bytes}B"),
+    }
 }
 
 /// Three figures at most.
@@ -162,7 +158,9 @@ mod tests {
         ] {
             assert_eq!(duration(ns), text);
         }
-        for (size, text) in [(0, "0B"), (999, "999B"), (1_000, "1kB"), (345_678, "346kB"), (u64::MAX, "18446744TB")] {
+        for (size, text) in
+            [(0, "0B"), (1_023, "1023B"), (1_024, "1K"), (345_678, "338K"), (64 << 20, "64M"), (u64::MAX, "16777216T")]
+        {
             assert_eq!(bytes(size), text);
         }
     }

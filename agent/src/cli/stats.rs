@@ -120,13 +120,18 @@ mod tests {
                 {"program": "weir_ingress", "state": "attached", "runs": {"count": 1000, "ns": 250_000}},
                 {"program": "weir_sched_exit", "state": "left_out", "why": "tracefs is not mounted: mount it", "runs": null},
             ],
-            "recent": {"calls": 3, "bytes": 2_000, "limit": 64_000, "oldest": null,
+            "recent": {"calls": 3, "bytes": 2_048, "limit": 65_536, "oldest": null,
                        "disk": {"path": "/var/x", "calls": 4, "bytes": 5, "limit": 6, "lost": 3, "error": "full"}},
         });
         let text = show(&stats, Screen { width: 80, colours: false });
-        for part in
-            ["lost   ring_full     12", "attached", "250µs  250ns", "   3  full", "up 1.50min", "memory      3    2kB"]
-        {
+        for part in [
+            "lost   ring_full     12",
+            "attached",
+            "250µs  250ns",
+            "   3  full",
+            "up 1.50min",
+            "memory      3    2K    64K",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
