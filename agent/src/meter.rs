@@ -36,6 +36,8 @@ pub enum Count {
     Kept,
     /// Calls that left the store because it is bounded.
     Evicted,
+    /// Calls that could not be written to the disk store: it was full, broken or too slow.
+    LostDisk,
     /// Connections that were evicted because the table is bounded.
     EvictedConnection,
     /// Message heads that could not be told because bytes before them were not seen.
@@ -46,7 +48,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -56,6 +58,7 @@ impl Count {
         Self::LostQueue,
         Self::Kept,
         Self::Evicted,
+        Self::LostDisk,
         Self::EvictedConnection,
         Self::Skipped,
         Self::MalformedContext,
@@ -74,6 +77,7 @@ impl Count {
             Self::LostQueue => (Unit::Call, "lost", "queue_full"),
             Self::Kept => (Unit::Call, "kept", ""),
             Self::Evicted => (Unit::Call, "evicted", ""),
+            Self::LostDisk => (Unit::Event, "lost", "disk_store"),
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_traceparent"),

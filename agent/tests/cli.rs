@@ -161,3 +161,10 @@ fn no_agent_is_exit_code_3_and_names_the_socket() {
         );
     }
 }
+
+#[test]
+fn the_example_configuration_is_good() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weir.yaml");
+    let output = weir(&["config", "check", path]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}

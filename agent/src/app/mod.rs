@@ -25,7 +25,7 @@ use crate::kernel::plan::{self, Unfit};
 use crate::kernel::ring::Reader;
 use crate::meter::Meter;
 use crate::model::{OpenConnection, Service};
-use crate::recent::{Disk, DiskError, Recent};
+use crate::recent::{Disk, Recent};
 use crate::redact::{BadTemplate, Redactor};
 
 use capture::Ask;
@@ -58,9 +58,6 @@ pub enum Error {
     /// Route templates.
     #[error("routes.templates")]
     Routes(#[from] BadTemplate),
-    /// The disk store.
-    #[error("opening the disk store of recent calls")]
-    Disk(#[from] DiskError),
     /// Where OTLP goes.
     #[error("OTLP")]
     Endpoint(#[from] EndpointError),
@@ -83,6 +80,9 @@ impl Error {
     }
 }
 
+/// Sets what is logged: directives as of `log.level`, checked.
+pub type SetLog = Box<dyn Fn(&str) + Send + Sync>;
+
 /// What everybody may look at while the agent runs.
 pub struct Core {
     facts: Facts,
@@ -95,6 +95,7 @@ pub struct Core {
     exported: Arc<Ledger>,
     loaded: Mutex<Loaded>,
     sources: Sources,
+    log: SetLog,
     started: Instant,
 }
 
@@ -108,7 +109,7 @@ pub struct Agent {
 
 impl Agent {
     /// Loads the kernel half and starts the threads. Must be called within a tokio runtime.
-    pub async fn start(loaded: Loaded, sources: Sources, viewer: Option<Viewer>) -> Result<Self, Error> {
+    pub async fn start(loaded: Loaded, sources: Sources, viewer: Option<Viewer>, log: SetLog) -> Result<Self, Error> {
         let started = Instant::now();
         let settings = &loaded.settings;
         let holder = door::take(&settings.socket)?;
@@ -119,7 +120,7 @@ impl Agent {
         let resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
         let disk = match &settings.recent.disk {
-            Some((path, size)) => Some(Disk::open(path, *size)?),
+            Some((path, size)) => Some(Disk::start(path, *size, Arc::clone(&meter)).map_err(Error::Thread)?),
             None => None,
         };
         let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
@@ -169,6 +170,7 @@ impl Agent {
             exported,
             loaded: Mutex::new(loaded),
             sources,
+            log,
             started,
         });
         let mut agent = Self { core, threads, page: None, control: None };

@@ -31,7 +31,7 @@ pub(super) fn exporter(
 }
 
 impl Core {
-    /// Reads the configuration again and takes it over. Gives what was changed but needs a restart, and warnings.
+    /// Reads the configuration again and takes it over. Gives warnings, also of what was changed but needs a restart.
     pub async fn reload(&self) -> Result<Vec<Problem>, Refused> {
         let loaded = self.sources.load()?;
         let new = &loaded.settings;
@@ -51,6 +51,7 @@ impl Core {
         };
         self.recent.set_limit(usize::try_from(new.recent.memory).unwrap_or(usize::MAX));
         self.asks.try_send(Ask::Identity(identity)).map_err(|_| Refused::Part(Error::Busy))?;
+        let mut warnings = loaded.warnings.clone();
         for (key, changed) in [
             ("kernel", old.kernel != new.kernel),
             ("flow", old.flow != new.flow),
@@ -59,10 +60,11 @@ impl Core {
             ("recent.disk", old.recent.disk != new.recent.disk),
         ] {
             if changed {
-                tracing::warn!(key, "changed; takes effect at the next start");
+                let text = format!("`{key}` changed; it takes effect at the next start");
+                warnings.push(Problem::new(&loaded.effective.place(key), text));
             }
         }
-        let warnings = loaded.warnings.clone();
+        (self.log)(&new.log);
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
         if let Some(exporter) = replaced {
             exporter.stop(FLUSH).await;

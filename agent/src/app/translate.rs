@@ -1,7 +1,5 @@
 //! The configuration as usable → each layer's own settings.
 
-use std::time::Duration;
-
 use crate::config::{self, Level, Otlp, Protocol};
 use crate::{export, flow, identity, redact};
 
@@ -83,7 +81,8 @@ pub(super) fn export(settings: &config::Settings) -> Option<export::Settings> {
         metrics: endpoint(export::Signal::Metrics, &otlp.metrics_endpoint, otlp.metrics),
         node: node(Some(otlp)),
         sample: settings.traces.sample,
-        interval: otlp.interval.max(Duration::from_secs(1)),
+        queue: otlp.queue,
+        interval: otlp.interval,
         temporality: match otlp.temporality {
             config::Temporality::Cumulative => export::Temporality::Cumulative,
             config::Temporality::Delta => export::Temporality::Delta,

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use super::live;
 use super::screen::Screen;
-use crate::app::{self, Agent, Viewer};
+use crate::app::{self, Agent, SetLog, Viewer};
 use crate::config::{Loaded, Sources};
 
 /// Runs the agent in the foreground
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     sets.extend(arguments.log.map(|level| format!("log.level={level}")));
     let sources = Sources::of_process(arguments.config, sets);
     let loaded = sources.load()?;
-    log(&loaded);
+    let set_log = log(&loaded);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -67,7 +68,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Output::Live => live::start(live::Form::Line(Screen::of_stdout()))?,
         Output::Json => live::start(live::Form::Json)?,
     };
-    let ended = runtime.block_on(serve(loaded, sources, viewer));
+    let ended = runtime.block_on(serve(loaded, sources, viewer, set_log));
     // The agent is gone and with it who sends lines: what waits is written.
     if let Some(writer) = writer {
         let _ = writer.join();
@@ -75,22 +76,29 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     ended
 }
 
-fn log(loaded: &Loaded) {
-    let filter = tracing_subscriber::EnvFilter::new(&loaded.settings.log);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Messages go to stderr; gives what changes their level later.
+fn log(loaded: &Loaded) -> SetLog {
+    let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_target(false)
-        .init();
+        .with_env_filter(EnvFilter::new(&loaded.settings.log))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    Box::new(move |directives| {
+        if let Err(error) = handle.reload(EnvFilter::new(directives)) {
+            tracing::error!(%error, "the log level could not be changed");
+        }
+    })
 }
 
-async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>, log: SetLog) -> anyhow::Result<()> {
     let begun = std::time::Instant::now();
     let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("handling SIGHUP")?;
-    let agent = Agent::start(loaded, sources, viewer).await?;
+    let agent = Agent::start(loaded, sources, viewer, log).await?;
     tracing::info!(ready_ms = begun.elapsed().as_millis() as u64, "watching");
     loop {
         tokio::select! {

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn show(stats: &Value, screen: Screen) -> String {
     let mut out = format!(
-        "weir {}, pid {}, up {}: {} of processor time, {} of memory, {} of maps\n",
+        "weir {}, pid {}, up {}; processor {}, memory {}, maps {}\n",
         text(stats, "/version"),
         number(stats, "/pid"),
         seconds(stats, "/uptime_seconds"),
@@ -53,7 +53,8 @@ fn show(stats: &Value, screen: Screen) -> String {
     section("Calls", &["STAGE", "REASON", ">COUNT"], counts("/calls"));
     section("Other events", &["STAGE", "REASON", ">COUNT"], counts("/events"));
     section("Recent calls", &["WHERE", ">CALLS", ">USED", ">LIMIT", ">LOST", "NOTE"], recent(stats));
-    let exported = list(stats, "/exported").iter();
+    // Who exports nothing has nothing to look at here.
+    let exported = list(stats, "/exported").iter().filter(|row| number(row, "/count") > 0);
     let exported =
         exported.map(|row| vec![text(row, "/signal"), text(row, "/result"), number(row, "/count").to_string()]);
     section("Exported", &["SIGNAL", "RESULT", ">COUNT"], exported.collect());

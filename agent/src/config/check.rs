@@ -78,8 +78,8 @@ pub struct Otlp {
     pub timeout: Duration,
     /// Between two exports of metrics, at least 1 s.
     pub interval: Duration,
-    /// Spans that may wait for the endpoint, 512 to 1,048,576.
-    pub queue: u32,
+    /// Bytes of spans that may wait for the endpoint, at least 1 MiB.
+    pub queue: u64,
     /// Certificates (PEM) to trust instead of the system's.
     pub certificate: Option<PathBuf>,
     /// Client certificate and key (PEM).
@@ -117,8 +117,6 @@ pub struct Kernel {
 /// Connections and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Worker threads, 1 to 64.
-    pub workers: u16,
     /// Connections followed at once, 64 to 16,777,216.
     pub connections: u32,
     /// Bytes of segments that wait for earlier ones, at least 64 KiB.
@@ -284,7 +282,9 @@ impl Check<'_> {
         if otlp.interval.0 < Duration::from_secs(1) {
             self.wrong("otlp.interval", "too short; write at least 1s");
         }
-        self.range("otlp.queue", otlp.queue, 512, 1 << 20);
+        if otlp.queue.0 < 1 << 20 {
+            self.wrong("otlp.queue", "too small; write at least 1MiB");
+        }
         let endpoint = self.endpoint("otlp.endpoint", &otlp.endpoint);
         let traces_endpoint = self.endpoint("otlp.traces_endpoint", &otlp.traces_endpoint);
         let metrics_endpoint = self.endpoint("otlp.metrics_endpoint", &otlp.metrics_endpoint);
@@ -298,7 +298,7 @@ impl Check<'_> {
             gzip: otlp.compression == Compression::Gzip,
             timeout: otlp.timeout.0,
             interval: otlp.interval.0,
-            queue: otlp.queue,
+            queue: otlp.queue.0,
             certificate,
             client,
             traces: otlp.traces,
@@ -350,6 +350,9 @@ impl Check<'_> {
         if !(64..=4096).contains(&kernel.window.0) {
             self.wrong("kernel.window", &format!("{} is out of range; write 64B to 4096B", kernel.window));
         }
+        if kernel.window.0 != 512 {
+            self.warn("kernel.window", "this version sizes windows by need; the key has no effect");
+        }
         Kernel {
             ring: (kernel.ring.0.min(1 << 30) as u32).next_power_of_two(),
             window: kernel.window.0.min(4096) as u32,
@@ -365,12 +368,8 @@ impl Check<'_> {
         if flow.reorder.0 < 64 << 10 {
             self.wrong("flow.reorder", "too small; write at least 64KiB");
         }
-        let workers = match self.range("flow.workers", flow.workers, 0, 64) {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(4) as u16),
-            workers => workers,
-        };
         let connections = self.range("flow.connections", flow.connections, 64, 1 << 24);
-        Flow { workers, connections, reorder: flow.reorder.0 }
+        Flow { connections, reorder: flow.reorder.0 }
     }
 
     fn identity(&mut self, written: &Written) -> Identity {
@@ -408,6 +407,9 @@ impl Check<'_> {
     }
 
     fn traces(&mut self, written: &Written) -> Traces {
+        if self.tree.get(["traces", "chains"]).is_some() {
+            self.warn("traces.chains", "this version tells no chains inside a process yet; the key has no effect");
+        }
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
         Traces { chains: written.traces.chains, sample }
     }

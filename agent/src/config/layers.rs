@@ -58,7 +58,6 @@ pub(super) fn otel(
         }
         match name.as_str() {
             "OTEL_METRIC_EXPORT_INTERVAL" => put(&["interval"], text(&format!("{value}ms"))),
-            "OTEL_BSP_MAX_QUEUE_SIZE" => put(&["queue"], text(value)),
             "OTEL_TRACES_EXPORTER" if value == "none" => put(&["traces"], text("false")),
             "OTEL_METRICS_EXPORTER" if value == "none" => put(&["metrics"], text("false")),
             // `service.*` would name the observed services after the agent.

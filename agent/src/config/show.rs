@@ -24,6 +24,12 @@ impl Effective {
         Self { written, tree }
     }
 
+    /// Where the value of a key, or the first of a section's, was written.
+    #[must_use]
+    pub fn place(&self, key: &str) -> Place {
+        self.tree.get(key.split('.')).map_or(Place::Default, |node| node.place.clone())
+    }
+
     /// YAML, with the place of each value as comment.
     #[must_use]
     pub fn yaml(&self) -> String {

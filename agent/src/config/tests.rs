@@ -79,7 +79,7 @@ recent: { memory: lots, disk: 5 }
 kernel:
   window: 8B
 flow:
-  workers: -1
+  reorder: -1
   connections: [1]
 traces: { chains: yes, sample: 1.5 }
 otlp:
@@ -95,7 +95,7 @@ otlp:
             "bad.yaml:4:19: `recent.memory`: `lots` is not a size; write it as 64MiB, 512B, 1GiB",
             "bad.yaml:4:31: `recent.disk`: `5` is not a section (keys)",
             "bad.yaml:6:11: `kernel.window`: 8B is out of range; write 64B to 4096B",
-            "bad.yaml:8:12: `flow.workers`: `-1` is not a whole number from 0 to 65535",
+            "bad.yaml:8:12: `flow.reorder`: `-1` is not a size; write it as 64MiB, 512B, 1GiB",
             "bad.yaml:9:16: `flow.connections`: a list where a whole number from 0 to 4294967295 belongs",
             "bad.yaml:10:19: `traces.chains`: `yes` is not true or false",
             "bad.yaml:10:32: `traces.sample`: 1.5 is out of range; write 0 to 1",
@@ -177,7 +177,6 @@ fn later_layers_win() {
         ("OTEL_TRACES_EXPORTER", "none"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "other:1"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1"),
     ];
     let sets = ["otlp.compression=none", "otlp.resource.k8s.cluster.name=c1", "otlp.interval=1m"];
@@ -187,7 +186,7 @@ fn later_layers_win() {
     assert_eq!(otlp.protocol, Protocol::Http);
     assert_eq!(otlp.timeout, Duration::from_secs(4));
     assert_eq!((otlp.traces_endpoint.as_deref(), otlp.metrics_endpoint), (Some("http://other:1"), None));
-    assert_eq!((otlp.queue, otlp.temporality), (2048, Temporality::Delta));
+    assert_eq!((otlp.queue, otlp.temporality), (16 << 20, Temporality::Delta));
     assert!(!otlp.gzip && !otlp.traces && otlp.metrics);
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()

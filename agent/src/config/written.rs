@@ -144,8 +144,8 @@ pub struct Otlp {
     pub timeout: Time,
     /// How often metrics are exported.
     pub interval: Time,
-    /// Spans that may wait for the endpoint; beyond it the newest are dropped and counted.
-    pub queue: u32,
+    /// Memory for spans that wait for the endpoint; beyond it the newest are dropped and counted.
+    pub queue: Size,
     /// File with the certificates (PEM) that an `https` endpoint must be signed by. Empty: the system's.
     pub certificate: String,
     /// File with this client's certificate (PEM). Empty: none.
@@ -188,7 +188,7 @@ pub struct Disk {
 pub struct Kernel {
     /// Size of the ring between kernel and agent, 64KiB to 1GiB; rounded up to a power of two.
     pub ring: Size,
-    /// Bytes kept of the start of each message, 64B to 4096B.
+    /// Bytes kept of the start of each message, 64B to 4096B. This version sizes them by need.
     pub window: Size,
     /// Root of cgroup v2 to attach to; `auto`: the one that is mounted, or a private mount of it.
     pub cgroup: String,
@@ -198,8 +198,6 @@ pub struct Kernel {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Flow {
-    /// Threads that follow connections; 0: by the number of processors, at most 4.
-    pub workers: u16,
     /// Connections followed at once; beyond it the one that was quiet for longest is let go, and counted.
     pub connections: u32,
     /// Memory for segments that overtook others and wait for them.
@@ -281,7 +279,7 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
-    /// Whether calls that a process makes while it answers another are told as its children.
+    /// Whether calls that a process makes while it answers another are told as its children. Not in this version yet.
     pub chains: bool,
     /// Share of traces that are exported as spans, 0 to 1, the same ones on every node. Metrics count all calls.
     pub sample: f64,
@@ -364,7 +362,7 @@ impl Default for Otlp {
             compression: Compression::Gzip,
             timeout: Time(Duration::from_secs(10)),
             interval: Time(Duration::from_secs(15)),
-            queue: 16_384,
+            queue: Size(16 << 20),
             certificate: String::new(),
             client_certificate: String::new(),
             client_key: String::new(),
@@ -396,7 +394,7 @@ impl Default for Kernel {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { workers: 0, connections: 65_536, reorder: Size(16 << 20) }
+        Self { connections: 65_536, reorder: Size(16 << 20) }
     }
 }
 

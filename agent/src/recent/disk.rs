@@ -19,7 +19,10 @@ use super::{
     block::{self, Filling},
     code,
 };
-use crate::model::{Exchange, Filter};
+use crate::{
+    meter::{Count, Meter},
+    model::{Exchange, Filter},
+};
 
 /// Calls that wait for the writer; beyond it they are lost to the disk.
 const QUEUE: usize = 8192;
@@ -59,22 +62,8 @@ pub struct DiskStats {
     pub error: Option<String>,
 }
 
-/// A disk store that can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// Another process has it.
-    #[error("{0} is in use by another process; is a second agent running?")]
-    InUse(PathBuf),
-    /// It can't be opened or made.
-    #[error("can't open {0}: {1}")]
-    Open(PathBuf, #[source] Box<DatabaseError>),
-    /// Its folder can't be made.
-    #[error("can't make the folder of {0}: {1}")]
-    Folder(PathBuf, #[source] io::Error),
-    /// No thread to write it.
-    #[error("can't start the thread that writes {0}: {1}")]
-    Thread(PathBuf, #[source] io::Error),
-}
+/// Why nothing can be written or read at the moment: one of redb's errors, or the system's.
+type Broken = Box<dyn std::error::Error>;
 
 #[derive(Debug)]
 enum Message {
@@ -93,17 +82,14 @@ struct Shared {
     database: Mutex<Option<Arc<Database>>>,
     error: Mutex<Option<String>>,
     calls: AtomicU64,
-    lost: AtomicU64,
+    meter: Arc<Meter>,
 }
 
 impl Disk {
-    /// Opens or makes a store of at most `limit` bytes, 4 MiB at least. A file that a killed agent left is consistent: what was
-    /// committed is there, at most half a second of calls is missing. Checks the whole file.
-    pub fn open(path: &Path, limit: u64) -> Result<Self, DiskError> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| DiskError::Folder(path.to_owned(), error))?;
-        }
-        let database = open(path)?;
+    /// A store of at most `limit` bytes, 4 MiB at least, which its own thread opens or makes: what is wrong with it is
+    /// told by [`DiskStats::error`] and in the log, tried again, and costs calls, counted in `meter`. A file that a
+    /// killed agent left is consistent: what was committed is there, at most half a second of calls is missing.
+    pub fn start(path: &Path, limit: u64, meter: Arc<Meter>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             limit,
@@ -111,14 +97,11 @@ impl Disk {
             database: Mutex::new(None),
             error: Mutex::new(None),
             calls: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            meter,
         });
         let (sender, receiver) = sync_channel(QUEUE);
-        let writer = Writer::new(shared.clone(), database);
-        let thread = std::thread::Builder::new()
-            .name("weir-disk".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(|error| DiskError::Thread(path.to_owned(), error))?;
+        let writer = Writer::new(shared.clone());
+        let thread = std::thread::Builder::new().name("weir-disk".into()).spawn(move || writer.run(&receiver))?;
         Ok(Self { sender: Some(sender), thread: Some(thread), shared })
     }
 
@@ -128,7 +111,7 @@ impl Disk {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             sender.try_send(Message::Call(number, exchange))
         {
-            self.shared.lost.fetch_add(1, Relaxed);
+            self.shared.meter.add(Count::LostDisk, 1);
         }
     }
 
@@ -173,7 +156,7 @@ impl Disk {
             calls: shared.calls.load(Relaxed),
             bytes: shared.file_bytes(),
             limit: shared.limit,
-            lost: shared.lost.load(Relaxed),
+            lost: shared.meter.get(Count::LostDisk),
             error: shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -219,13 +202,16 @@ fn table(name: &str) -> TableDefinition<'_, u64, &'static [u8]> {
     TableDefinition::new(name)
 }
 
-fn open(path: &Path) -> Result<Database, DiskError> {
+fn open(path: &Path) -> Result<Database, Broken> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let mut builder = Database::builder();
     // A file that something else wrote to is refused when it is opened, instead of a panic later.
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     builder.create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => DiskError::InUse(path.to_owned()),
-        error => DiskError::Open(path.to_owned(), Box::new(error)),
+        DatabaseError::DatabaseAlreadyOpen => "it is in use by another process; is a second agent running?".into(),
+        error => error.into(),
     })
 }
 
@@ -244,17 +230,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>, database: Database) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         // redb doubles its file: one of the sizes on that way is between half the limit and the limit, and what fits
         // into half of it never needs the next. The rest is for trees, and for pages freed but not yet reused.
         let budget = (shared.limit / 2).saturating_sub(SLACK);
-        let mut writer = Self { shared, filling: Filling::default(), next: 0, stored: 0, budget, broken: None };
-        writer.take(database);
-        writer
+        Self { shared, filling: Filling::default(), next: 0, stored: 0, budget, broken: None }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
         let mut due: Option<Instant> = None;
+        self.reopen();
         loop {
             let wait = due.map_or(Duration::from_hours(1), |due| due.saturating_duration_since(Instant::now()));
             match receiver.recv_timeout(wait) {
@@ -302,7 +287,7 @@ impl Writer {
             None => false,
         };
         if !written {
-            self.shared.lost.fetch_add(u64::from(calls), Relaxed);
+            self.shared.meter.add(Count::LostDisk, u64::from(calls));
         }
     }
 
@@ -310,8 +295,9 @@ impl Writer {
         match open(&self.shared.path) {
             Ok(database) => {
                 self.take(database);
+                let path = self.shared.path.display();
                 if self.broken.is_none() {
-                    tracing::info!(path = %self.shared.path.display(), "recent calls are kept on disk again");
+                    tracing::info!(%path, calls = self.shared.calls.load(Relaxed), "recent calls are kept on disk");
                 }
             }
             Err(error) => self.fail(&error.to_string()),
@@ -345,7 +331,7 @@ impl Writer {
     }
 
     /// Writes a block and takes the oldest ones out, in one transaction.
-    fn commit(&mut self, database: &Database, block: &[u8], calls: u64) -> Result<(), Box<dyn std::error::Error>> {
+    fn commit(&mut self, database: &Database, block: &[u8], calls: u64) -> Result<(), Broken> {
         let name = table_name();
         let transaction = database.begin_write()?;
         let (mut stored, mut kept) = (self.stored + room(block), self.shared.calls.load(Relaxed) + calls);
@@ -372,7 +358,7 @@ fn room(block: &[u8]) -> u64 {
 }
 
 /// Next key, bytes of blocks and calls of a store; tables of other layouts are removed.
-fn measure(database: &Database) -> Result<(u64, u64, u64), Box<dyn std::error::Error>> {
+fn measure(database: &Database) -> Result<(u64, u64, u64), Broken> {
     use redb::TableHandle as _;
     let name = table_name();
     let transaction = database.begin_write()?;

@@ -13,7 +13,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub use disk::{Disk, DiskError, DiskStats};
+pub use disk::{Disk, DiskStats};
 
 use crate::{
     meter::{Count, Meter},

@@ -30,6 +30,13 @@ fn recent(limit: usize, disk: Option<Disk>) -> Recent {
     Recent::new(limit, disk, Arc::default())
 }
 
+/// A disk store that has been opened, or could not be.
+fn disk(path: &Path, limit: u64) -> Disk {
+    let disk = Disk::start(path, limit, Arc::default()).unwrap();
+    disk.flush();
+    disk
+}
+
 /// A path of its own for each test; the folder is gone with it.
 struct Folder(PathBuf);
 
@@ -195,7 +202,7 @@ fn followers_get_each_call_once_and_know_what_they_missed() {
 #[test]
 fn disk_goes_on_where_memory_ends_also_after_a_restart() {
     let folder = Folder::new("restart");
-    let first = recent(64 << 10, Some(Disk::open(&folder.file(), 16 << 20).unwrap()));
+    let first = recent(64 << 10, Some(disk(&folder.file(), 16 << 20)));
     for n in 0..3_000 {
         first.insert(call(n));
     }
@@ -203,7 +210,7 @@ fn disk_goes_on_where_memory_ends_also_after_a_restart() {
     assert!(first.stats().calls < 200);
     assert_eq!(all(&first), (0..3_000).rev().collect::<Vec<_>>());
     drop(first);
-    let second = recent(64 << 10, Some(Disk::open(&folder.file(), 16 << 20).unwrap()));
+    let second = recent(64 << 10, Some(disk(&folder.file(), 16 << 20)));
     assert_eq!(second.stats().disk.unwrap().calls, 3_000);
     for n in 3_000..3_010 {
         second.insert(call(n));
@@ -220,7 +227,7 @@ fn disk_goes_on_where_memory_ends_also_after_a_restart() {
 fn the_file_stays_within_its_bytes() {
     for limit in [4 << 20, 6_500_000] {
         let folder = Folder::new("bound");
-        let recent = recent(64 << 10, Some(Disk::open(&folder.file(), limit).unwrap()));
+        let recent = recent(64 << 10, Some(disk(&folder.file(), limit)));
         let mut n = 0;
         while n < 40_000 {
             for _ in 0..2_000 {
@@ -253,14 +260,19 @@ fn noise(seed: u64) -> String {
 #[test]
 fn a_second_agent_and_a_foreign_file_are_refused() {
     let folder = Folder::new("refused");
-    let disk = Disk::open(&folder.file(), 16 << 20).unwrap();
-    let said = Disk::open(&folder.file(), 16 << 20).unwrap_err().to_string();
-    assert_eq!(said, format!("{} is in use by another process; is a second agent running?", folder.file().display()));
-    drop(disk);
+    let first = disk(&folder.file(), 16 << 20);
+    let second = recent(MIB, Some(disk(&folder.file(), 16 << 20)));
+    second.insert(call(1));
+    second.flush();
+    let stats = second.stats().disk.unwrap();
+    assert_eq!(stats.error.as_deref(), Some("it is in use by another process; is a second agent running?"));
+    assert_eq!((stats.lost, all(&second)), (1, vec![1]));
+    drop(first);
     let other = folder.0.join("notes.txt");
     std::fs::write(&other, "not a store at all\n".repeat(1_000)).unwrap();
-    assert!(matches!(Disk::open(&other, 16 << 20), Err(DiskError::Open(..))));
+    assert!(disk(&other, 16 << 20).stats().error.is_some());
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "not a store at all\n".repeat(1_000), "it is left as it was");
+    assert!(disk(Path::new("/proc/none/calls.redb"), 16 << 20).stats().error.is_some());
 }
 
 /// Starts a test of this binary that is marked as ignored, as a process of its own.
@@ -276,7 +288,7 @@ fn child(test: &str, path: &Path) -> std::process::Child {
 
 fn store_of_child() -> Recent {
     let path = std::env::var_os("WEIR_TEST_STORE").expect("is run by another test");
-    recent(64 << 10, Some(Disk::open(Path::new(&path), 8 << 20).unwrap()))
+    recent(64 << 10, Some(disk(Path::new(&path), 8 << 20)))
 }
 
 #[test]
@@ -290,7 +302,7 @@ fn a_killed_agent_leaves_a_consistent_store() {
         std::thread::sleep(Duration::from_millis(700 + 137 * round));
         child.kill().unwrap();
         child.wait().unwrap();
-        let reopened = recent(MIB, Some(Disk::open(&folder.file(), 8 << 20).unwrap()));
+        let reopened = recent(MIB, Some(disk(&folder.file(), 8 << 20)));
         let stats = reopened.stats().disk.unwrap();
         let found = all(&reopened);
         assert_eq!((found.len() as u64, &stats.error), (stats.calls, &None));
@@ -321,7 +333,7 @@ fn a_full_disk_loses_calls_and_nothing_else() {
     let folder = Folder::new("full");
     let mut child = child("child_on_a_full_disk", &folder.file());
     assert!(child.wait().unwrap().success());
-    let reopened = recent(MIB, Some(Disk::open(&folder.file(), 8 << 20).unwrap()));
+    let reopened = recent(MIB, Some(disk(&folder.file(), 8 << 20)));
     let found = all(&reopened);
     assert!(!found.is_empty());
     assert_eq!(found, (0..found.len() as u64).rev().collect::<Vec<_>>());
