@@ -15,5 +15,6 @@ pub mod receiver;
 pub mod script;
 pub mod truth;
 pub mod tun;
+pub mod uring;
 pub mod wait;
 pub mod wire;

@@ -1,6 +1,9 @@
 //! A7: the ways that bytes take in and out of sockets, and the ways that sockets change hands.
 
-use anyhow::{Result, ensure};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use anyhow::{Result, anyhow, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::netns::NetNs;
 use weir_tests::peers::load;
@@ -8,6 +11,7 @@ use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::peers::odd::{self, Odd};
 use weir_tests::peers::proxy::{Kind, Proxy};
 use weir_tests::truth::{Row, Sides};
+use weir_tests::uring::Ring;
 
 const COUNT: u32 = 20;
 
@@ -105,5 +109,44 @@ fn a7_nginx_workers_with_a_listener_each() -> Result<()> {
     sides.are(&vec![Row::new("GET", "/s/404", 404, 0, 4); 2000])?;
     let workers = nginx.workers()?;
     ensure!(sides.server.iter().all(|call| call.service.pid.is_some_and(|pid| workers.contains(&pid))));
+    agent.finish()
+}
+
+#[test]
+fn a7_io_uring_on_both_ends() -> Result<()> {
+    const ROUNDS: usize = 50;
+    let request = |at: usize| {
+        format!("POST /uring/{at} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", at * 100, "u".repeat(at * 100))
+    };
+    let answer = |at: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", at * 300, "d".repeat(at * 300));
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let agent = Agent::start(&["privacy.level=standard"])?;
+    thread::scope(|scope| -> Result<()> {
+        let server = scope.spawn(|| -> Result<()> {
+            let (stream, _) = listener.accept()?;
+            let mut ring = Ring::new()?;
+            for at in 0..ROUNDS {
+                ensure!(ring.receive_all(&stream, request(at).len())? == request(at).as_bytes());
+                ring.send(&stream, answer(at).as_bytes())?;
+            }
+            ensure!(ring.receive(&stream, &mut [0])? == 0);
+            Ok(())
+        });
+        let stream = TcpStream::connect(address)?;
+        let mut ring = Ring::new()?;
+        for at in 0..ROUNDS {
+            ring.send(&stream, request(at).as_bytes())?;
+            ensure!(ring.receive_all(&stream, answer(at).len())? == answer(at).as_bytes());
+        }
+        drop(stream);
+        server.join().map_err(|_| anyhow!("the server's thread failed"))?
+    })?;
+    let row = |at: usize| Row::new("POST", &format!("/uring/{at}"), 200, at as u64 * 100, at as u64 * 300);
+    let sides = Sides::of(agent.calls(&[address.port()], 2 * ROUNDS)?);
+    sides.are(&(0..ROUNDS).map(row).collect::<Vec<_>>())?;
+    for call in sides.client.iter().chain(&sides.server) {
+        ensure!(call.service.pid == Some(std::process::id()), "{call:?}");
+    }
     agent.finish()
 }
