@@ -185,7 +185,7 @@ impl Agent {
     /// All calls kept now whose server's end has one of `ports`, oldest first per connection.
     pub fn calls_now(&self, ports: &[u16]) -> Result<Vec<Call>> {
         let mut child = command(&self.socket())?
-            .args(["calls", "--last", "10000000", "--json"])
+            .args(["calls", "--last", "1000000", "--json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

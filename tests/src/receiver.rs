@@ -1,6 +1,5 @@
 //! An OTLP receiver over HTTP that answers as badly as a test wants.
 
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,7 +46,7 @@ impl Receiver {
     pub fn start(answer: impl Fn(usize) -> Answer + Clone + Send + 'static) -> Result<Self> {
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let list = Arc::clone(&received);
-        let server = Server::on(TcpListener::bind("127.0.0.1:0")?, move |mut wire| {
+        let server = Server::start(move |mut wire| {
             while let Some(message) = wire.request()? {
                 let at = Instant::now();
                 let traces = message.start().contains("/v1/traces");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::call::Call;
+use crate::place;
 use crate::truth::{Row, same};
 use crate::wire::{Server, Wire};
 
@@ -124,14 +125,14 @@ impl Case {
         });
         let rows: Vec<Row> = rows.collect();
         let expected: Vec<Row> = self.calls.iter().map(|call| call.row.clone()).collect();
-        same(&format!("{}, {side}", self.name), &rows, &expected).with_context(|| format!("{found:#?}"))
+        same(&format!("{}, {side}", self.name), &rows, &expected)
     }
 }
 
 /// Plays a conversation over a connection of its own on loopback, each send cut into pieces of `size` bytes that are
 /// sent one by one; gives the server's port.
 pub fn play(turns: &[Turn], size: usize) -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, place::free_port()?))?;
     let address = listener.local_addr()?;
     at_both_ends(listener, || Wire::connect(address), turns, size)?;
     Ok(address.port())

@@ -168,7 +168,8 @@ pub fn same<T: Debug + Ord>(what: &str, found: &[T], expected: &[T]) -> Result<(
     for row in expected {
         *counts.entry(row).or_default() -= 1;
     }
-    for (row, count) in counts.iter().filter(|(_, count)| **count != 0).take(12) {
+    let uneven = counts.iter().filter(|(_, count)| **count != 0);
+    for (row, count) in uneven.skip(usize::from(found.len().max(expected.len()) == 1) * 2).take(12) {
         write!(text, "\n  {count:+} {row:?}")?;
     }
     bail!(text)

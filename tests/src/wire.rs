@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::sockopt;
 
+use crate::place;
+
 /// Longest that any read may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -196,7 +198,7 @@ pub struct Server {
 impl Server {
     /// Listens on a free port of 127.0.0.1; `serve` gets each connection, on a thread of its own.
     pub fn start(serve: impl Fn(Wire) -> Result<()> + Clone + Send + 'static) -> Result<Self> {
-        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, serve)
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, place::free_port()?))?, serve)
     }
 
     /// The same on a listener of the test's own.

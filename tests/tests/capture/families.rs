@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::call::Call;
 use weir_tests::netns::NetNs;
+use weir_tests::place;
 use weir_tests::script::{Case, at_both_ends, client, server};
 use weir_tests::truth::{Row, Sides};
 use weir_tests::wire::Wire;
@@ -64,7 +65,7 @@ fn a8_families_on_loopback() -> Result<()> {
         ("mapped on both sides", "::ffff:127.0.0.1", "::ffff:127.0.0.1"),
         ("mapped client", "127.0.0.1", "::ffff:127.0.0.1"),
     ] {
-        let listener = TcpListener::bind((bind.parse::<IpAddr>()?, 0))?;
+        let listener = TcpListener::bind((bind.parse::<IpAddr>()?, place::free_port()?))?;
         let port = listener.local_addr()?.port();
         let to = SocketAddr::from((connect.parse::<IpAddr>()?, port));
         direct(&agent, name, listener, || Wire::connect(to))?;

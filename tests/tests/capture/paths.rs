@@ -10,6 +10,7 @@ use weir_tests::peers::load;
 use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::peers::odd::{self, Odd};
 use weir_tests::peers::proxy::{Kind, Proxy};
+use weir_tests::place;
 use weir_tests::truth::{Row, Sides};
 use weir_tests::uring::Ring;
 
@@ -119,7 +120,7 @@ fn a7_io_uring_on_both_ends() -> Result<()> {
         format!("POST /uring/{at} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", at * 100, "u".repeat(at * 100))
     };
     let answer = |at: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", at * 300, "d".repeat(at * 300));
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(("127.0.0.1", place::free_port()?))?;
     let address = listener.local_addr()?;
     let agent = Agent::start(&["privacy.level=standard"])?;
     thread::scope(|scope| -> Result<()> {
