@@ -50,13 +50,15 @@ pub(super) struct Lane {
 
 /// The HTTP/1 machine of one connection.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts that do not exclude each other")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 pub struct Http1 {
     pub(super) client: Lane,
     pub(super) server: Lane,
     pub(super) queue: Queue,
     /// Behind the queue there may be requests that were not seen: what is sent now can't be told from them.
     pub(super) barrier: bool,
+    /// Bytes were not seen: a response without a request may be the answer to one of them.
+    pub(super) blind: bool,
     /// More than one request waited at a time.
     pub(super) pipelined: bool,
     /// A request was seen: this is HTTP.
@@ -93,6 +95,7 @@ impl Http1 {
             server: lane(server),
             queue: Queue::default(),
             barrier: false,
+            blind: midway,
             pipelined: false,
             proven: false,
             over: false,

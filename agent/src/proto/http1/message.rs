@@ -79,7 +79,10 @@ impl Http1 {
             return Headed::Stop(if http2 { HTTP2 } else { NOT_HTTP });
         }
         match side {
-            Side::Client => self.barrier = true,
+            Side::Client => {
+                self.barrier = true;
+                self.blind = true;
+            }
             Side::Server => {
                 if let Some(front) = self.queue.front_mut() {
                     front.call.error.get_or_insert("malformed_response");
@@ -105,6 +108,7 @@ impl Http1 {
         }
         if self.queue.is_full() {
             self.barrier = true;
+            self.blind = true;
             self.pipelined = true;
         }
         !self.barrier
@@ -184,7 +188,7 @@ impl Http1 {
             if self.owed > 0 {
                 self.owed -= 1;
             } else {
-                self.skipped += 1;
+                self.skipped += u64::from(self.blind);
             }
             // Its method is not known. If it was HEAD there is no body, and then `restarts` finds the next head.
             self.server.state = match head.fields.response_framing() {
@@ -261,7 +265,8 @@ impl Http1 {
                 }
             }
             Side::Server => {
-                let more = self.queue.len() > 1;
+                // Behind this response its request has ended in any case, if another follows or its side said FIN.
+                let more = self.queue.len() > 1 || self.client.closed;
                 if let Some(front) = self.queue.front_mut() {
                     front.response_whole = true;
                     if front.request_whole || more {
@@ -286,6 +291,7 @@ impl Http1 {
 
     /// Bytes passed unseen where a message could start.
     pub(super) fn missed(&mut self, side: Side, len: u64, at: u64, why: &'static str, out: &mut Vec<Call>) {
+        self.blind = true;
         let state = std::mem::replace(&mut self.lane(side).state, State::Resync);
         let scanner = match state {
             State::Head(scanner) => scanner,

@@ -24,7 +24,8 @@
 //!   message, a close or 200 ms of silence confirm it, further bytes of the body revoke it.
 //! - **Pairing** is by order. After unseen request bytes, requests on a connection that pipelines are left out until
 //!   nothing waits and both sides were silent for 200 ms; on others the next request is certain. A response without a
-//!   known request is no call and is counted by `skipped`.
+//!   known request is no call; `skipped` counts it, unless every byte of the connection was seen (a server that gives
+//!   up an idle connection with 408).
 //! - **Bounds**: 1024 waiting requests, together 256 KiB of text; requests beyond that are left out, and so counted by
 //!   their responses. A head holds two lines of 9 KiB at most, of any number; a target is kept up to 8 KiB.
 //! - **Ends**: FIN of the server before the response is whole is `server_aborted`, or `client_aborted` if the client's

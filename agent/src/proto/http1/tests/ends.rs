@@ -176,6 +176,13 @@ fn after_a_half_close_the_server_still_answers() {
 }
 
 #[test]
+fn an_answer_to_half_a_request_that_will_not_go_on() {
+    let mut talk = Talk::new();
+    talk.c("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc").fin(Side::Client).s(OK);
+    talk.is(&["POST / 200 41/3 40/2 complete"]);
+}
+
+#[test]
 fn an_interim_response_is_no_response() {
     let mut talk = Talk::new();
     talk.c(GET).s("HTTP/1.1 100 Continue\r\n\r\n").fin(Side::Server);

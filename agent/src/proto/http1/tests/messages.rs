@@ -283,6 +283,13 @@ fn a_proxy_prefix_is_stepped_over() {
 }
 
 #[test]
+fn an_answer_to_nothing_is_no_loss() {
+    let mut talk = Talk::new();
+    talk.s("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").fin(Side::Server);
+    assert_eq!((talk.told(), talk.http.skipped), (vec![], 0));
+}
+
+#[test]
 fn malformed_contexts_are_counted() {
     let mut talk = Talk::new();
     talk.c("GET / HTTP/1.1\r\ntraceparent: 00-0-0-00\r\n\r\n").s(OK);
