@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod export;
 pub mod flow;
+pub mod graph;
 pub mod identity;
 pub mod kernel;
 pub mod meter;

@@ -97,6 +97,8 @@ pub struct EndedConnection {
     pub connection: Arc<Connection>,
     /// It was established.
     pub established: bool,
+    /// Its other end is observed on this node too, and tells the same.
+    pub mirrored: bool,
     /// What was spoken; absent where it is not known.
     pub protocol: Option<&'static str>,
     /// How it was seen.

@@ -1,0 +1,99 @@
+//! Calls of which both ends are told: the first half waits for the second one.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::edge::Facts;
+use super::node::Node;
+
+/// The client's span id: both halves know it.
+pub(super) type Span = [u8; 8];
+
+/// What one end told.
+#[derive(Clone, Debug)]
+pub(super) struct Half {
+    /// The service of the end that told it.
+    pub own: Node,
+    /// The other end, as far as this one knows.
+    pub other: Node,
+    pub protocol: &'static str,
+    pub port: u16,
+    pub facts: Facts,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    half: Half,
+    /// It waited too long and was counted alone: what comes still must not be counted again.
+    counted: bool,
+}
+
+/// What is there of a call whose second half has come.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing: the half waits now.
+    Nothing,
+    /// Its other half; both are to be counted as one.
+    Waiting(Half),
+    /// Its other half, which was counted already.
+    Counted(Half),
+}
+
+/// First halves, in the order of their coming.
+#[derive(Debug)]
+pub(super) struct Halves {
+    waiting: HashMap<Span, Waiting, RandomState>,
+    order: VecDeque<(u64, Span)>,
+    limit: usize,
+    wait_ns: u64,
+    remember_ns: u64,
+}
+
+impl Halves {
+    pub(super) fn new(limit: usize, wait_ns: u64, remember_ns: u64) -> Self {
+        Self { waiting: HashMap::default(), order: VecDeque::new(), limit: limit.max(1), wait_ns, remember_ns }
+    }
+
+    /// Looks for the other half; if it is not there, this one waits.
+    pub(super) fn take(&mut self, span: Span, half: impl FnOnce() -> Half) -> Found {
+        if let Some(found) = self.waiting.remove(&span) {
+            return if found.counted { Found::Counted(found.half) } else { Found::Waiting(found.half) };
+        }
+        if self.order.len() > 2 * self.limit {
+            self.order.retain(|(_, span)| self.waiting.contains_key(span));
+        }
+        let half = half();
+        self.order.push_back((half.facts.ended_at, span));
+        self.waiting.insert(span, Waiting { half, counted: false });
+        Found::Nothing
+    }
+
+    /// The next half that waited too long, or that must make room: to be counted alone.
+    pub(super) fn overdue(&mut self, now: u64) -> Option<Half> {
+        loop {
+            let (at, span) = *self.order.front()?;
+            let crowded = self.waiting.len() > self.limit;
+            let Some(waiting) = self.waiting.get_mut(&span) else {
+                self.order.pop_front();
+                continue;
+            };
+            let patience = if waiting.counted { self.remember_ns } else { self.wait_ns };
+            if !crowded && now.saturating_sub(at) < patience {
+                return None;
+            }
+            self.order.pop_front();
+            if waiting.counted || crowded {
+                let gone = self.waiting.remove(&span)?;
+                if !gone.counted {
+                    return Some(gone.half);
+                }
+            } else {
+                waiting.counted = true;
+                self.order.push_back((now, span));
+                return Some(waiting.half.clone());
+            }
+        }
+    }
+}

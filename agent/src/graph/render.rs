@@ -1,0 +1,212 @@
+//! The graph for people: text, DOT, Mermaid. Names come from outside: what could be markup or a terminal's control
+//! sequence is written so that it is neither.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use super::snapshot::{Counts, EdgeRow, ServiceName, Snapshot};
+
+/// `weir graph --format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A line an edge.
+    #[default]
+    Text,
+    /// One document.
+    Json,
+    /// Graphviz.
+    Dot,
+    /// Mermaid flowchart.
+    Mermaid,
+}
+
+/// A format that does not exist.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no format {0:?}: text, json, dot and mermaid are")]
+pub struct UnknownFormat(String);
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(word: &str) -> Result<Self, UnknownFormat> {
+        match word {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "dot" => Ok(Self::Dot),
+            "mermaid" => Ok(Self::Mermaid),
+            _ => Err(UnknownFormat(word.to_owned())),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Writes it down; ends with a line feed.
+    pub fn render(&self, format: Format) -> Result<String, serde_json::Error> {
+        match format {
+            Format::Text => Ok(self.text()),
+            Format::Json => serde_json::to_string(self).map(|json| json + "\n"),
+            Format::Dot => Ok(self.dot()),
+            Format::Mermaid => Ok(self.mermaid()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let head = ["CLIENT", "SERVER", "PROTOCOL", "PORT", "CALLS", "ERRORS", "ABORTED", "P50", "P99", "NOTE"];
+        let mut rows = vec![head.map(str::to_owned)];
+        for edge in &self.edges {
+            let mut row = row(&edge.counts);
+            row[..4].clone_from_slice(&[
+                shown(&edge.client),
+                shown(&edge.server),
+                edge.protocol.to_owned(),
+                edge.server_port.to_string(),
+            ]);
+            rows.push(row);
+        }
+        if let Some(other) = &self.other {
+            let mut row = row(&other.counts);
+            row[0] = format!("other ({} edges)", other.edges);
+            rows.push(row);
+        }
+        let mut widths = [0; 10];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut out = String::new();
+        for row in rows {
+            let mut line = String::new();
+            for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let pad = " ".repeat(width - cell.chars().count());
+                // Numbers stand to the right.
+                let (left, right) = if (3..9).contains(&at) { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                line = line + left + cell + right + "  ";
+            }
+            out = out + line.trim_end() + "\n";
+        }
+        out
+    }
+
+    fn dot(&self) -> String {
+        let mut out = String::from("digraph weir {\n  rankdir=LR;\n  node [shape=box];\n");
+        let ids = self.ids();
+        for node in &self.nodes {
+            let style = if node.kind == "service" { "" } else { ", style=dashed" };
+            let name = quoted(&shown(&node.service));
+            let _ = writeln!(out, "  n{} [label=\"{name}\"{style}];", id(&ids, &node.service));
+        }
+        for edge in &self.edges {
+            let color = if edge.counts.errors > 0 { ", color=red" } else { "" };
+            let (from, to) = (id(&ids, &edge.client), id(&ids, &edge.server));
+            let _ = writeln!(out, "  n{from} -> n{to} [label=\"{}\"{color}];", quoted(&label(edge)));
+        }
+        out + "}\n"
+    }
+
+    fn mermaid(&self) -> String {
+        let mut out = String::from("flowchart LR\n");
+        let ids = self.ids();
+        for node in &self.nodes {
+            let (open, close) = if node.kind == "service" { ("[\"", "\"]") } else { ("([\"", "\"])") };
+            let name = entities(&shown(&node.service));
+            let _ = writeln!(out, "  n{}{open}{name}{close}", id(&ids, &node.service));
+        }
+        for edge in &self.edges {
+            let (from, to) = (id(&ids, &edge.client), id(&ids, &edge.server));
+            let _ = writeln!(out, "  n{from} -->|\"{}\"| n{to}", entities(&label(edge)));
+        }
+        out
+    }
+
+    fn ids(&self) -> BTreeMap<&ServiceName, usize> {
+        self.nodes.iter().enumerate().map(|(at, node)| (&node.service, at)).collect()
+    }
+}
+
+fn id(ids: &BTreeMap<&ServiceName, usize>, service: &ServiceName) -> usize {
+    ids.get(service).copied().unwrap_or_default()
+}
+
+fn row(counts: &Counts) -> [String; 10] {
+    let latency = |of: fn(&super::LatencyRow) -> f64| {
+        counts.latency_seconds.as_ref().map_or_else(|| "-".to_owned(), |latency| seconds(of(latency)))
+    };
+    let mut notes = Vec::new();
+    if counts.dropped > 0 {
+        notes.push(format!("{} dropped", counts.dropped));
+    }
+    if counts.connections > 0 {
+        notes.push(format!("{} connections, {} failed", counts.connections, counts.failed_connections));
+    }
+    if counts.tls {
+        notes.push("tls".to_owned());
+    }
+    [
+        String::new(),
+        String::new(),
+        String::new(),
+        String::new(),
+        counts.calls.to_string(),
+        counts.errors.to_string(),
+        counts.aborted.to_string(),
+        latency(|latency| latency.p50),
+        latency(|latency| latency.p99),
+        notes.join(", "),
+    ]
+}
+
+fn label(edge: &EdgeRow) -> String {
+    let counts = &edge.counts;
+    let mut label = format!("{} :{} {} calls", edge.protocol, edge.server_port, counts.calls);
+    if counts.errors + counts.aborted > 0 {
+        let _ = write!(label, ", {} failed", counts.errors + counts.aborted);
+    }
+    if counts.connections > 0 {
+        let _ = write!(label, ", {} connections", counts.connections);
+    }
+    label
+}
+
+/// A name with its namespace, without control characters.
+fn shown(service: &ServiceName) -> String {
+    let plain = |text: &str| text.replace(|c: char| c.is_control() || is_format(c), "\u{fffd}");
+    match &service.namespace {
+        Some(namespace) => format!("{}/{}", plain(namespace), plain(&service.name)),
+        None => plain(&service.name),
+    }
+}
+
+/// Characters that turn the direction of text or can't be seen (Unicode category Cf, those of them that spoof).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// For a DOT string.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// For a Mermaid string: everything that is neither a letter, a digit nor plain punctuation by its code.
+fn entities(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if c.is_alphanumeric() || matches!(c, ' ' | '.' | ',' | ':' | '-' | '_' | '/') {
+            out.push(c);
+        } else {
+            let _ = write!(out, "#{};", u32::from(c));
+        }
+    }
+    out
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds < 1e-3 {
+        format!("{:.0}us", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.1}ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2}s")
+    }
+}
