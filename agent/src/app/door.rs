@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 
 use super::{Core, Error};
 use crate::clock::Offset;
-use crate::control::call::time;
 use crate::control::rows::{ConnectionRow, ServiceRow};
 use crate::control::{self, Backend, Holder, News, Server, Unavailable};
+use crate::model::json::time;
 use crate::model::{Exchange, Filter, Service};
 
 /// Takes the right to the control socket, so that a second agent is refused before it attaches anything. `None`: it is

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::{
-    config::Sources,
-    control::{DEFAULT_SOCKET, client::Client},
+    config::{Sources, Written},
+    control::client::Client,
 };
 
 /// Where the agent is.
@@ -22,7 +22,7 @@ impl Agent {
         let socket = self.socket.clone().unwrap_or_else(|| {
             // A broken file is the agent's to tell of: it still answers where it was started.
             let loaded = Sources::of_process(None, Vec::new()).load();
-            loaded.map_or_else(|_| DEFAULT_SOCKET.into(), |loaded| loaded.settings.socket)
+            loaded.map_or_else(|_| Written::default().control.socket.into(), |loaded| loaded.settings.socket)
         });
         Client::new(&socket)
     }

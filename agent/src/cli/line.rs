@@ -155,12 +155,10 @@ fn clock(unix_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        control::call::CallJson,
-        model::{
-            End, Verdict,
-            sample::{exchange, http},
-        },
+    use crate::model::{
+        End, Verdict,
+        json::CallJson,
+        sample::{exchange, http},
     };
 
     const SCREEN: Screen = Screen { width: 100, colours: false };

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{line::Line, screen::Screen};
-use crate::{app::Viewer, control::call::CallJson};
+use crate::{app::Viewer, model::json::CallJson};
 
 /// Lines that wait for stdout; beyond it they are left out and counted.
 const WAITING: usize = 16_384;

@@ -1,9 +1,8 @@
 //! The control socket: HTTP/1.1 and JSON on a unix socket, so that `curl --unix-socket` works.
 //!
-//! `server` asks a [`Backend`] and tells in [`call`] and [`rows`] shapes; `client` is how the verbs ask.
+//! `server` asks a [`Backend`] and tells in the shapes of [`crate::model::json`] and [`rows`]; `client` is how the verbs ask.
 
 mod body;
-pub mod call;
 pub mod client;
 mod routes;
 pub mod rows;
@@ -21,9 +20,6 @@ use serde_json::Value;
 
 use crate::model::{Exchange, Filter};
 use rows::{ConnectionRow, ServiceRow};
-
-/// Where the control socket is when nothing else is said.
-pub const DEFAULT_SOCKET: &str = "/run/weir/control.sock";
 
 /// Group whose members may read, where it exists.
 pub const GROUP: &str = "weir";

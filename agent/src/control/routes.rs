@@ -8,9 +8,11 @@ use tokio::sync::watch;
 use super::{
     Backend,
     body::{self, Lines, Reply},
-    call::CallJson,
 };
-use crate::{clock, model::Filter};
+use crate::{
+    clock,
+    model::{Filter, json::CallJson},
+};
 
 /// Calls of an answer when `last` is not given.
 const LAST: usize = 100;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::call::{PeerJson, ServiceJson, time};
-use crate::model::{OpenConnection, Role, Service};
+use crate::model::{
+    OpenConnection, Role, Service,
+    json::{PeerJson, ServiceJson, time},
+};
 
 /// A live connection with who holds it.
 #[derive(Clone, Debug)]

@@ -148,7 +148,10 @@ fn calls_are_told_oldest_first_and_filtered() {
     assert_eq!(cookies(&room.lines("/v1/calls?last=1000000")).len(), 250);
     assert_eq!(room.lines("/v1/calls?status=5xx"), Vec::<Value>::new());
     let call = &room.lines("/v1/calls?last=1")[0];
-    assert_eq!(*call, serde_json::to_value(call::CallJson(room.shelf.calls.lock().unwrap().last().unwrap())).unwrap());
+    assert_eq!(
+        *call,
+        serde_json::to_value(crate::model::json::CallJson(room.shelf.calls.lock().unwrap().last().unwrap())).unwrap()
+    );
 }
 
 #[test]

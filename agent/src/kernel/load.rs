@@ -137,13 +137,13 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
 /// A file descriptor of its own for a map.
 fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
     use aya::maps::Map;
-    let data = match map {
-        Map::RingBuf(data)
-        | Map::PerCpuArray(data)
-        | Map::Array(data)
-        | Map::SkStorage(data)
-        | Map::Unsupported(data) => data,
-        _ => return None,
+    let (Map::RingBuf(data)
+    | Map::PerCpuArray(data)
+    | Map::Array(data)
+    | Map::SkStorage(data)
+    | Map::Unsupported(data)) = map
+    else {
+        return None;
     };
     data.fd().as_fd().try_clone_to_owned().ok()
 }

@@ -7,6 +7,7 @@ mod event;
 pub(crate) mod example;
 mod exchange;
 mod filter;
+pub mod json;
 mod pattern;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -5,7 +5,7 @@ use serde::{
     ser::{SerializeMap, SerializeStruct},
 };
 
-use crate::model::{
+use super::{
     Connection, End, Exchange, Service,
     semconv::{self, Value},
 };
