@@ -26,7 +26,7 @@ fn the_longest_idle_leaves() {
     // What still comes of it is counted.
     let late = sockets[1].bytes(Way::IN, &ok("x"));
     bench.feed([late]);
-    assert_eq!(bench.ledger(), [("unannounced", 1), ("connection_table_full", 1)]);
+    assert_eq!(bench.ledger(), [("unannounced", 1), ("connection", 1)]);
 }
 
 #[test]
