@@ -88,7 +88,7 @@ pub(crate) fn many_connections(address: SocketAddr, time: Duration, scratch: &Sc
     let h2load = place::program("h2load")?;
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!(
-        "ulimit -n 65536 && exec '{}' --h1 -t 1 -c 10000 --rps 1 -D {} http://{address}/bench",
+        "ulimit -n $(ulimit -Hn) && exec '{}' --h1 -t 1 -c 10000 --rps 1 -D {} http://{address}/bench",
         h2load.display(),
         time.as_secs()
     ));
