@@ -96,14 +96,16 @@ pub(crate) struct Conn {
     pub reset_by: u8,
     /// 1: older than the agent.
     pub midway: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// The last request did not fit into one held segment: there may be several heads in it, so all of the answer is
+    /// kept, up to `WIDE` bytes.
+    pub wide: u8,
     /// Thread that sent the held request, for a client.
     pub held_tgid: u32,
     /// Its thread.
     pub held_tid: u32,
-    /// By way: what is decided about the segment at hand.
-    pub stage: [Stage; 2],
+    /// What is decided about the segment that is being sent. Egress runs under the socket's lock; ingress runs before
+    /// it, on several CPUs at once, and has its stage per CPU (`maps::STAGE`).
+    pub stage: Stage,
     /// The held request's segment.
     pub held: Segment,
     /// Its payload.

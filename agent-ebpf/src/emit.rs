@@ -6,7 +6,7 @@ use weir_common::conn::Ends;
 use weir_common::knob::Slot;
 use weir_common::record::{Bytes, FLAG_MIDWAY, HOLD, Head, Kind, LARGE, MEDIUM, Opened, Pair, SMALL, Segment, TAIL};
 
-use crate::conn::{Conn, staged};
+use crate::conn::{Conn, Stage, staged};
 use crate::copy;
 use crate::maps::RING;
 use crate::stats::count;
@@ -71,14 +71,13 @@ pub(crate) fn announce(conn: &mut Conn, ends: &Ends, next: [u32; 2], at: u64) {
 }
 
 #[inline(always)]
-fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
     let record = reserve::<Kept<Bytes, N>>();
     if record.is_null() {
         conn.lost += 1;
         count(Slot::LOST_RING, 1);
         return;
     }
-    let from = &raw const conn.stage[w];
     let (segment, offset) = (staged!(from, segment), staged!(from, offset));
     let (tgid, tid) = (staged!(from, tgid), staged!(from, tid));
     // SAFETY: `record` is not null; each write stays inside its `Kept<Bytes, N>`.
@@ -98,16 +97,16 @@ fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w:
 
 /// Hands over the staged segment with `segment.kept` of its payload.
 #[inline(always)]
-pub(crate) fn bytes(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
-    let kept = staged!(&raw const conn.stage[w], segment.kept);
+pub(crate) fn bytes(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
+    let kept = staged!(from, segment.kept);
     if kept <= TAIL as u32 {
-        window::<TAIL, { TAIL as u32 }>(skb, conn, w);
+        window::<TAIL, { TAIL as u32 }>(skb, conn, from);
     } else if kept <= SMALL as u32 {
-        window::<SMALL, { SMALL as u32 }>(skb, conn, w);
+        window::<SMALL, { SMALL as u32 }>(skb, conn, from);
     } else if kept <= MEDIUM as u32 {
-        window::<MEDIUM, { MEDIUM as u32 }>(skb, conn, w);
+        window::<MEDIUM, { MEDIUM as u32 }>(skb, conn, from);
     } else {
-        window::<LARGE, { LARGE as u32 }>(skb, conn, w);
+        window::<LARGE, { LARGE as u32 }>(skb, conn, from);
     }
 }
 
@@ -176,7 +175,7 @@ pub(crate) fn flush(conn: &mut Conn) {
 }
 
 #[inline(always)]
-fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
+fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
     count(Slot::SEEN, 2);
     let record = reserve::<Kept<Kept<Pair, HOLD>, N>>();
     if record.is_null() {
@@ -186,7 +185,6 @@ fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w:
         return;
     }
     let request = conn.held;
-    let from = &raw const conn.stage[w];
     let (response, offset) = (staged!(from, segment), staged!(from, offset));
     // One of both is this node's: the held request's sender for a client, the response's for a server.
     let tgid = staged!(from, tgid) | conn.held_tgid;
@@ -209,10 +207,10 @@ fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, w:
 
 /// Hands the held request over together with the staged segment, the first of its response.
 #[inline(always)]
-pub(crate) fn pair(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
-    if staged!(&raw const conn.stage[w], segment.kept) <= SMALL as u32 {
-        paired::<SMALL, { SMALL as u32 }>(skb, conn, w);
+pub(crate) fn pair(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
+    if staged!(from, segment.kept) <= SMALL as u32 {
+        paired::<SMALL, { SMALL as u32 }>(skb, conn, from);
     } else {
-        paired::<MEDIUM, { MEDIUM as u32 }>(skb, conn, w);
+        paired::<MEDIUM, { MEDIUM as u32 }>(skb, conn, from);
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::bpf_map_type::{
 use aya_ebpf::macros::btf_map;
 use weir_common::knob::Slot;
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Stage};
 use crate::early::{Early, SLOTS};
 
 /// Map definitions as libbpf reads them from BTF. Own structs, because aya-ebpf 0.2's `SkStorage` takes only a
@@ -55,6 +55,12 @@ map! {
 map! {
     /// Counters, one row a [`Slot`]: per CPU, so that no hook writes what another one reads.
     COUNTS: Counts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, Slot::COUNT as usize, 0
+}
+
+map! {
+    /// What is decided about the segment that is being received. Ingress runs with soft interrupts off, so that no other
+    /// ingress run comes between on the same CPU; it runs before the socket's lock, so that another CPU's may.
+    STAGE: Stages, BPF_MAP_TYPE_PERCPU_ARRAY, u32, Stage, 1, 0
 }
 
 map! {

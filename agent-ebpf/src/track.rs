@@ -2,14 +2,14 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get, bpf_tcp_sock,
+    bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get, bpf_tcp_sock,
 };
 use weir_common::conn::{Ends, Framing, Known, Role};
 use weir_common::knob::Slot;
 use weir_common::record::{SEG_AHEAD, SEG_BEHIND, Way};
 
-use crate::conn::{Conn, stage};
-use crate::maps::CONNS;
+use crate::conn::{Conn, Stage, stage};
+use crate::maps::{CONNS, STAGE};
 use crate::packet::{FIN, Packet};
 use crate::stats::count;
 use crate::who;
@@ -27,6 +27,17 @@ const FAR: i32 = 64 << 20;
 pub(crate) fn storage(sk: *mut core::ffi::c_void, flags: u64) -> *mut Conn {
     // SAFETY: `sk` is a full socket or the context of a socket hook; the verifier checks it.
     unsafe { bpf_sk_storage_get(CONNS.as_ptr(), sk, core::ptr::null_mut(), flags) }.cast()
+}
+
+/// Where a segment's decisions lie; null is never seen, but the verifier does not know.
+#[inline(always)]
+pub(crate) fn stage_of(conn: &mut Conn, way: Way) -> *mut Stage {
+    if way == Way::OUT {
+        return &raw mut conn.stage;
+    }
+    let key = 0u32;
+    // SAFETY: the map's key type, alive.
+    unsafe { bpf_map_lookup_elem(STAGE.as_ptr(), (&raw const key).cast()) }.cast()
 }
 
 /// The full socket of a packet; null where there is none.
@@ -171,10 +182,9 @@ pub(crate) fn put(to: &mut [u8; 16], words: [u32; 4]) {
 /// Ingress runs before TCP's own checks: retransmits, duplicates, reordered and forged segments all pass here; egress
 /// retransmits pass again.
 #[inline(always)]
-pub(crate) fn sequence(conn: &mut Conn, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool {
+pub(crate) fn sequence(conn: &mut Conn, to: *mut Stage, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool {
     let w = usize::from(way.0 & 1);
     let bit = 1u8 << w;
-    let to = &raw mut conn.stage[w];
     stage!(to, ack, packet.ack);
     stage!(to, fin, packet.flags & FIN);
     if conn.known & bit == 0 {

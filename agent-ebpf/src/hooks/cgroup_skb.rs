@@ -9,12 +9,15 @@ use weir_common::conn::{Framing, Role};
 use weir_common::knob::Slot;
 use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG_TURN, SMALL, Segment, TAIL, Way};
 
-use crate::conn::{Conn, stage, staged};
+use crate::conn::{Conn, Stage, stage, staged};
 use crate::framing::{self, like};
 use crate::packet::{self, FIN, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
 use crate::{copy, early, emit, who};
+
+/// Bytes of an answer that are kept whole after a request that was longer than what is held.
+const WIDE: u32 = 256 << 10;
 
 /// The verdict that lets a packet pass.
 const PASS: i32 = 1;
@@ -76,22 +79,21 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
         fin(sk, conn, way, packet);
         return;
     }
-    if !track::sequence(conn, sk, way, packet) {
+    let to = track::stage_of(conn, way);
+    if to.is_null() || !track::sequence(conn, to, sk, way, packet) {
         return;
     }
-    let w = usize::from(way.0 & 1);
     if conn.confirmed == 0 || conn.last == way.0 + 1 {
         // Anything but the common turn of a confirmed connection: look at the first bytes.
-        look(skb, conn, w);
+        look(skb, to);
     } else {
-        let to = &raw mut conn.stage[w];
         stage!(to, request, like::NO as u8);
         stage!(to, status, 0);
         stage!(to, told, 0);
     }
-    decide(conn, way);
-    plan(sk, conn, way);
-    act(skb, conn, way);
+    decide(conn, to, way);
+    plan(sk, conn, to, way);
+    act(skb, conn, to, way);
 }
 
 /// What to do with a segment.
@@ -112,8 +114,7 @@ mod acts {
 
 /// Stages what the segment starts like.
 #[inline(always)]
-fn look(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
-    let to = &raw mut conn.stage[w];
+fn look(skb: *mut __sk_buff, to: *mut Stage) {
     let (len, offset) = (staged!(to, segment.len), staged!(to, offset));
     let mut peek = [0u8; PEEK];
     let n = if len < PEEK as u32 { len } else { PEEK as u32 };
@@ -127,8 +128,7 @@ fn look(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
 
 /// Framing of a connection that is not confirmed yet.
 #[inline(always)]
-fn decide(conn: &mut Conn, way: Way) {
-    let to = &raw mut conn.stage[usize::from(way.0 & 1)];
+fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
     stage!(to, act, acts::KEEP);
     if conn.confirmed != 0 {
         return;
@@ -159,6 +159,8 @@ fn decide(conn: &mut Conn, way: Way) {
     } else if status != 0 {
         conn.confirmed = told;
         conn.framing = Framing::HEADS.0;
+    } else if conn.last == way.0 + 1 && framing == Framing::HEADS {
+        // The rest of a status line whose first bytes came alone.
     } else if conn.midway != 0 {
         // What looked like a request was not one: wait for a message that is certain.
         conn.framing = Framing::MIDWAY.0;
@@ -172,9 +174,8 @@ fn decide(conn: &mut Conn, way: Way) {
 
 /// Stages when, who, how much is kept, and whether the segment waits, pairs or goes alone.
 #[inline(always)]
-fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
+fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     let w = usize::from(way.0 & 1);
-    let to = &raw mut conn.stage[w];
     let first = staged!(to, act);
     if first == acts::PASS {
         return;
@@ -211,6 +212,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
     let plain = turn && flags == 0 && first == acts::KEEP;
     if conn.holds() {
         if request {
+            conn.wide = 1;
             if starts {
                 conn.deep = 1;
             }
@@ -226,10 +228,14 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
             }
         }
     } else if request && plain && len <= HOLD as u32 && conn.deep == 0 {
+        conn.wide = 0;
         stage!(to, act, acts::HOLD);
+    } else if request && turn {
+        conn.wide = 1;
     }
     let mut flags = flags;
-    if (flags != 0 || conn.deep != 0) && staged!(to, act) == acts::KEEP {
+    let wide = conn.wide != 0 && !request && conn.kept[w] < WIDE;
+    if (flags != 0 || conn.deep != 0 || wide) && staged!(to, act) == acts::KEEP {
         stage!(to, act, acts::WHOLE);
     }
     if turn {
@@ -243,46 +249,77 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, way: Way) {
 }
 
 #[inline(always)]
-fn act(skb: *mut __sk_buff, conn: &mut Conn, way: Way) {
+fn act(skb: *mut __sk_buff, conn: &mut Conn, to: *mut Stage, way: Way) {
     let w = usize::from(way.0 & 1);
-    let to = &raw mut conn.stage[w];
     let act = staged!(to, act);
     if act == acts::PASS {
         return;
     }
     let len = staged!(to, segment.len);
     if act == acts::HOLD {
-        hold(skb, conn, w);
+        hold(skb, conn, to);
         return;
     }
     if act == acts::PAIR {
         let kept = if len < MEDIUM as u32 { len } else { MEDIUM as u32 };
+        let flags = staged!(to, segment.flags);
         stage!(to, segment.kept, kept);
+        stage!(to, segment.len, kept);
+        stage!(to, segment.flags, if len > kept { flags & !SEG_FIN } else { flags });
         conn.kept[w] = kept;
-        emit::pair(skb, conn, w);
+        emit::pair(skb, conn, to);
+        rest(skb, conn, to, len, flags);
         return;
     }
     emit::flush(conn);
     if act == acts::WHOLE {
-        whole(skb, conn, w);
+        conn.kept[w] = conn.kept[w].saturating_add(len);
+        whole(skb, conn, to);
         return;
     }
     if act == acts::LAST {
         stage!(to, segment.kept, if len < SMALL as u32 { len } else { SMALL as u32 });
         conn.framing = Framing::IGNORE.0;
     } else {
-        due(conn, way);
+        due(conn, to, way);
+        let (flags, kept) = (staged!(to, segment.flags), staged!(to, segment.kept));
+        if flags & SEG_TAIL == 0 && kept < len {
+            stage!(to, segment.len, kept);
+            stage!(to, segment.flags, flags & !SEG_FIN);
+            count(Slot::SEEN, 1);
+            emit::bytes(skb, conn, to);
+            rest(skb, conn, to, len, flags);
+            return;
+        }
     }
     count(Slot::SEEN, 1);
-    emit::bytes(skb, conn, w);
+    emit::bytes(skb, conn, to);
+}
+
+/// Counts what is behind the kept start of a segment of `len` bytes, and keeps its end: the last chunk of a body may
+/// stand there.
+#[inline(always)]
+fn rest(skb: *mut __sk_buff, conn: &mut Conn, to: *mut Stage, len: u32, flags: u8) {
+    let done = staged!(to, segment.kept);
+    let left = len.wrapping_sub(done);
+    if left == 0 || left > len {
+        return;
+    }
+    let kept = if left < TAIL as u32 { left } else { TAIL as u32 };
+    stage!(to, segment.seq, staged!(to, segment.seq).wrapping_add(done));
+    stage!(to, segment.len, left);
+    stage!(to, segment.kept, kept);
+    stage!(to, segment.flags, flags & !SEG_TURN | SEG_TAIL);
+    stage!(to, offset, staged!(to, offset) + len - kept);
+    count(Slot::SEEN, 1);
+    emit::bytes(skb, conn, to);
 }
 
 /// Stages how much of a segment is kept from its start, or that only its end is.
 #[inline(always)]
-fn due(conn: &mut Conn, way: Way) {
+fn due(conn: &mut Conn, to: *mut Stage, way: Way) {
     let w = usize::from(way.0 & 1);
     let limit = if conn.is_request(way) { LARGE as u32 } else { MEDIUM as u32 };
-    let to = &raw mut conn.stage[w];
     let len = staged!(to, segment.len);
     let left = limit.saturating_sub(conn.kept[w]);
     let want = if len <= MEDIUM as u32 || len <= left { len } else { left };
@@ -300,8 +337,7 @@ fn due(conn: &mut Conn, way: Way) {
 
 /// Keeps a request's only segment until its response passes.
 #[inline(always)]
-fn hold(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
-    let from = &raw const conn.stage[w];
+fn hold(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
     let (segment, offset) = (staged!(from, segment), staged!(from, offset));
     let to = core::ptr::addr_of_mut!(conn.hold).cast();
     if copy::payload::<{ HOLD as u32 }>(skb, offset, to, segment.len).is_err() {
@@ -341,8 +377,7 @@ fn single(conn: &Conn) -> bool {
 
 /// Hands all of a segment over, in steps.
 #[inline(always)]
-fn whole(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
-    let to = &raw mut conn.stage[w];
+fn whole(skb: *mut __sk_buff, conn: &mut Conn, to: *mut Stage) {
     let mut step = 0;
     while step < 5 {
         let left = staged!(to, segment.len);
@@ -354,7 +389,7 @@ fn whole(skb: *mut __sk_buff, conn: &mut Conn, w: usize) {
         stage!(to, segment.len, if more { kept } else { left });
         stage!(to, segment.flags, if more { flags & !SEG_FIN } else { flags });
         count(Slot::SEEN, 1);
-        emit::bytes(skb, conn, w);
+        emit::bytes(skb, conn, to);
         if !more {
             return;
         }

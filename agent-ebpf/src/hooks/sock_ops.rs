@@ -72,6 +72,11 @@ fn connect(ops: *mut bpf_sock_ops) {
         let cookie = unsafe { bpf_get_socket_cookie(ops.cast()) };
         conn.begin(cookie, Role::CLIENT);
         ask(ops);
+        if conn.netns == 0 {
+            // SAFETY: as above; checked in `storage`.
+            let sk = unsafe { (*ops).__bindgen_anon_2.sk };
+            conn.netns = who::netns(conn, sk);
+        }
     }
 }
 
@@ -195,6 +200,8 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
     conn.last = 0;
     conn.confirmed = 0;
     conn.reset_by = 0;
+    conn.wide = 0;
+    conn.deep = 0;
     if conn.framing != Framing::IGNORE.0 {
         conn.framing = Framing::UNDECIDED.0;
     }

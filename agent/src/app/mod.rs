@@ -137,7 +137,7 @@ impl Agent {
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
         let capture = capture::Capture {
-            reader: Reader::new(ring),
+            reader: Reader::new(ring, to_load.ring),
             worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
             resolver,
             meter: Arc::clone(&meter),

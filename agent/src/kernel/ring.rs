@@ -12,6 +12,8 @@ use crate::model::Event;
 /// idle look costs little against.
 const SHORTEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_millis(10);
+/// Bytes a second that must not overflow the ring while the reader sleeps: about 90,000 paired records.
+const RATE: u64 = 100 << 20;
 /// Records taken in one drain before time is given to others.
 const BURST: usize = 8192;
 
@@ -19,6 +21,7 @@ const BURST: usize = 8192;
 pub struct Reader {
     ring: RingBuf<MapData>,
     sleep: Duration,
+    longest: Duration,
 }
 
 impl std::fmt::Debug for Reader {
@@ -28,10 +31,11 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Takes the ring.
+    /// Takes the ring, which has `bytes`. A small one is looked at more often, so that [`RATE`] fits into it.
     #[must_use]
-    pub fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, sleep: SHORTEST }
+    pub fn new(ring: RingBuf<MapData>, bytes: u32) -> Self {
+        let fills = Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / RATE);
+        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills) }
     }
 
     /// Hands every record that is there to `take`, at most [`BURST`]; returns how many.
@@ -57,9 +61,9 @@ impl Reader {
     /// How long to sleep after a drain of `records`: twice as long after an empty one, half as long after a full one.
     pub fn pause(&mut self, records: usize) -> Duration {
         self.sleep = match records {
-            0 => (self.sleep * 2).min(LONGEST),
+            0 => (self.sleep * 2).min(self.longest),
             1..512 => self.sleep,
-            _ => (self.sleep / 2).max(SHORTEST),
+            _ => (self.sleep / 2).max(SHORTEST).min(self.longest),
         };
         self.sleep
     }
