@@ -25,7 +25,7 @@ pub struct Stamp {
 pub struct Message {
     /// First byte.
     pub first: Stamp,
-    /// When the last byte passed, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the last byte passed, or when an unanswered request was given up, `CLOCK_MONOTONIC` nanoseconds.
     pub last_at: u64,
     /// All bytes on the wire: start line, header section, body with its framing.
     pub wire: u64,

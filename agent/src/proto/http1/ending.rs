@@ -29,7 +29,7 @@ impl Http1 {
     }
 
     /// The connection ended, or one side of it.
-    pub(super) fn ended(&mut self, close: Close, out: &mut Vec<Call>) {
+    pub(super) fn ended(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
         match close {
             Close::Fin(Side::Client) => {
                 self.client.closed = true;
@@ -55,10 +55,14 @@ impl Http1 {
             Close::Forgotten(STOPPED) => (End::InFlight, None),
             Close::Forgotten(why) => (End::Lost(why), None),
             Close::Fin(_) | Close::Gone if self.client.closed => (End::ClientAborted, None),
-            Close::Fin(_) => (End::ServerAborted, None),
+            Close::Fin(_) => (End::ServerAborted, Some("connection_closed")),
             Close::Gone => (End::Lost("unseen_close"), None),
         };
-        while let Some(front) = self.queue.front() {
+        while let Some(front) = self.queue.front_mut() {
+            if front.call.response.is_none() {
+                // Until then it was waited for: the call lasted so long.
+                front.call.request.last_at = front.call.request.last_at.max(at);
+            }
             if front.response_whole {
                 self.queue.pop(End::Complete, None, out);
             } else {

@@ -347,9 +347,9 @@ impl Parser for Http1 {
         Step::Continue
     }
 
-    fn close(&mut self, close: Close, _at: u64, out: &mut Vec<Call>) {
+    fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
         if !self.over {
-            self.ended(close, out);
+            self.ended(close, at, out);
         }
     }
 
