@@ -26,12 +26,12 @@ fn cases() -> Vec<Case> {
         Case::turns(
             "the server closes in a body",
             vec![get(), part(), Turn::ServerFinishes],
-            got(Some(200), Some(10), "server_aborted", "connection_closed"),
+            got(Some(200), Some(10), "server_aborted", "server_aborted"),
         ),
         Case::turns(
             "the server closes without an answer",
             vec![get(), Turn::ServerFinishes],
-            got(None, None, "server_aborted", "connection_closed"),
+            got(None, None, "server_aborted", "server_aborted"),
         ),
         Case::turns(
             "the server resets in a body",

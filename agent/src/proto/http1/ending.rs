@@ -55,7 +55,7 @@ impl Http1 {
             Close::Forgotten(STOPPED) => (End::InFlight, None),
             Close::Forgotten(why) => (End::Lost(why), None),
             Close::Fin(_) | Close::Gone if self.client.closed => (End::ClientAborted, None),
-            Close::Fin(_) => (End::ServerAborted, Some("connection_closed")),
+            Close::Fin(_) => (End::ServerAborted, None),
             Close::Gone => (End::Lost("unseen_close"), None),
         };
         while let Some(front) = self.queue.front_mut() {
