@@ -18,8 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let root = table
         .lines()
-        .filter_map(|line| line.split_once(" - cgroup2 ")?.0.split(' ').nth(4))
-        .next()
+        .find_map(|line| line.split_once(" - cgroup2 ")?.0.split(' ').nth(4))
         .ok_or("cgroup v2 is not mounted")?;
     let root = File::open(root)?;
     // The smallest ring: nothing is put there.
