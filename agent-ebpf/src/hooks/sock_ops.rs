@@ -19,6 +19,10 @@ use crate::who;
 use crate::{early, emit};
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of `include/net/tcp_states.h`.
+/// `TCP_ESTABLISHED`, `TCP_CLOSE_WAIT`.
+const ESTABLISHED: u32 = 1;
+const CLOSE_WAIT: u32 = 8;
+/// `TCP_SYN_SENT`.
 const SYN_SENT: u32 = 2;
 const CLOSE: u32 = 7;
 
@@ -170,6 +174,13 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
     if record.is_null() {
         count(Slot::LOST_EVENT, 1);
         return;
+    }
+    // SAFETY: the context of a sock_ops program.
+    let waiting = unsafe { (*ops).retrans_out };
+    if conn.reset_by == 0 && (from == ESTABLISHED || from == CLOSE_WAIT) && waiting == 0 {
+        // No FIN was sent, and nothing was given up after retransmissions: this side aborts. Its reset is sent after the
+        // state has changed (`tcp_disconnect`).
+        conn.reset_by = 2;
     }
     let ended = if from == SYN_SENT {
         Ended::FAILED
