@@ -81,9 +81,8 @@ fn a5_each_end_has_its_word() -> Result<()> {
     let agent = Agent::start(&["privacy.level=standard"])?;
     let mut played = Vec::new();
     for case in cases() {
-        for size in [usize::MAX, 1] {
-            played.push((play(&case.turns, size)?, size, case.clone()));
-        }
+        let size = usize::MAX;
+        played.push((play(&case.turns, size)?, size, case));
     }
     let ports: Vec<u16> = played.iter().map(|(port, ..)| *port).collect();
     let calls = agent.calls(&ports, 2 * played.len())?;

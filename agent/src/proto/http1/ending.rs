@@ -51,10 +51,11 @@ impl Http1 {
         self.promote(out);
         self.begun_response();
         let (end, error) = match close {
+            // It had finished and did not wait for the answer, which a reset of the peer then met.
+            Close::Reset(_) | Close::Fin(_) | Close::Gone if self.client.closed => (End::ClientAborted, None),
             Close::Reset(_) => (End::Reset, Some("connection_reset")),
             Close::Forgotten(STOPPED) => (End::InFlight, None),
             Close::Forgotten(why) => (End::Lost(why), None),
-            Close::Fin(_) | Close::Gone if self.client.closed => (End::ClientAborted, None),
             Close::Fin(_) => (End::ServerAborted, None),
             Close::Gone => (End::Lost("unseen_close"), None),
         };
