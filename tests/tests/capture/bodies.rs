@@ -191,6 +191,21 @@ fn a4_framings_each_on_its_connection() -> Result<()> {
 }
 
 #[test]
+#[ignore = "fails: an answer longer than the window loses its end behind certain earlier calls of the connection"]
+fn a4_framings_one_after_another() -> Result<()> {
+    let agent = Agent::start(&["privacy.level=standard"])?;
+    let mut played = Vec::new();
+    for size in [usize::MAX, 100, 1] {
+        for end in last() {
+            let case = Case::joined(&end.name.clone(), [lasting(), vec![end]].concat());
+            played.push((script::play(&case.turns, size)?, size, case));
+        }
+    }
+    check(&agent, &played)?;
+    agent.finish()
+}
+
+#[test]
 fn a4_megabytes_that_look_like_requests() -> Result<()> {
     const SIZE: usize = 5 << 20;
     let agent = Agent::start(&["privacy.level=standard"])?;
