@@ -5,21 +5,25 @@ use crate::proto::{Close, STOPPED, Side};
 
 use super::body::Body;
 use super::machine::{Http1, State};
+use super::withheld::Withheld;
 
 impl Http1 {
     /// Silence: ends that look like ends are ends.
     pub(super) fn settle(&mut self, out: &mut Vec<Call>) {
+        if matches!(&self.client.state, State::Withheld(withheld) if withheld.fills()) {
+            self.withheld_is_body(self.last_at, out);
+        }
         let answered = self.queue.back().is_some_and(|last| last.response_whole);
         let held = self.queue.back().is_some_and(|last| last.holds_body);
-        let request = match &self.client.state {
-            State::Body(Body::Windows(tail)) => tail.ends_chunked(),
-            State::Body(Body::Unknown(_)) => answered,
-            State::Body(_) => answered && held,
-            _ => false,
+        let (request, next) = match &self.client.state {
+            State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Resync),
+            State::Body(Body::Unknown(_)) => (answered, State::Resync),
+            State::Body(body) => (answered && held, State::Withheld(Withheld::nothing(*body))),
+            _ => (false, State::Resync),
         };
         if self.client.attached && request {
             self.finish(Side::Client, out);
-            self.client.state = State::Resync;
+            self.client.state = next;
         }
         let response = matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked());
         if self.server.attached && response {
@@ -30,6 +34,7 @@ impl Http1 {
 
     /// The connection ended, or one side of it.
     pub(super) fn ended(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
+        self.withheld_is_body(self.last_at, out);
         match close {
             Close::Fin(Side::Client) => {
                 self.client.closed = true;

@@ -166,8 +166,12 @@ fn first_line(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The chunk certainly starts with a request: a whole request line is at its start.
 pub(super) fn starts_request(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|&byte| token_byte(byte))
-        && first_line(bytes).is_some_and(|line| request(line, b"").is_some())
+    request_line(bytes).is_some()
+}
+
+/// The request line that the chunk certainly starts with.
+pub(super) fn request_line(bytes: &[u8]) -> Option<RequestLine> {
+    bytes.first().filter(|&&byte| token_byte(byte)).and_then(|_| request(first_line(bytes)?, b""))
 }
 
 /// The chunk certainly starts with a response: `HTTP/1.x` SP 3DIGIT, then a space or the line's end.

@@ -8,6 +8,7 @@ use super::body::{Body, Tail};
 use super::head::Scanner;
 use super::line;
 use super::queue::Queue;
+use super::withheld::Withheld;
 
 /// Silence after which an end that only looks like one is taken for one, nanoseconds.
 pub(super) const QUIET: u64 = 200_000_000;
@@ -32,6 +33,8 @@ pub(super) enum State {
     Head(Option<Box<Scanner>>),
     /// In a body.
     Body(Body),
+    /// In a body that nobody awaits, or behind it.
+    Withheld(Box<Withheld>),
     /// Bytes before were not seen: at the next chunk that certainly starts a message it goes on.
     Resync,
     /// Behind CONNECT, until its response; `true`: something was sent.
@@ -114,6 +117,7 @@ impl Http1 {
         let lane = |lane: &Lane| match &lane.state {
             State::Open(bytes) => bytes.capacity(),
             State::Head(Some(scanner)) => size_of::<Scanner>() + scanner.held(),
+            State::Withheld(withheld) => withheld.held(),
             _ => 0,
         };
         lane(&self.client) + lane(&self.server) + self.queue.held()
@@ -135,17 +139,22 @@ impl Http1 {
         }
     }
 
+    /// The last request was answered before its body, which was not awaited.
+    fn refused(&self) -> bool {
+        self.client.attached && self.queue.back().is_some_and(|last| last.holds_body && last.response_whole)
+    }
+
     /// A chunk starts a message although the direction is in a body, whose end was not certain.
     fn restarts(&self, side: Side, body: Body, bytes: &[u8]) -> bool {
         match side {
             Side::Client => {
-                let refused = || {
-                    self.client.attached && self.queue.back().is_some_and(|last| last.holds_body && last.response_whole)
-                };
+                let answered = || self.client.attached && self.queue.back().is_some_and(|last| last.response_whole);
                 let open = match body {
-                    Body::Windows(tail) => tail.ends_chunked() || tail.is_blank(),
+                    Body::Windows(tail) => {
+                        tail.ends_chunked() || tail.is_blank() || (tail.ends_with_empty_line() && answered())
+                    }
                     Body::Unknown(_) => true,
-                    Body::Length(_) | Body::Chunked(_) => refused(),
+                    Body::Length(_) | Body::Chunked(_) => self.refused(),
                     Body::Close => false,
                 };
                 open && line::starts_request(bytes)
@@ -154,7 +163,8 @@ impl Http1 {
                 // Only a request that waits behind the current one can be answered by a further message.
                 let waits = self.queue.len() > usize::from(self.server.attached);
                 let open = match body {
-                    Body::Windows(tail) => tail.ends_chunked() || tail.is_blank(),
+                    // A trailer section that is longer than the kept tail hides its last chunk.
+                    Body::Windows(tail) => tail.ends_with_empty_line() || tail.is_blank(),
                     Body::Unknown(_) => true,
                     Body::Length(_) | Body::Chunked(_) | Body::Close => !self.server.attached,
                 };
@@ -195,7 +205,7 @@ impl Http1 {
         taken.wire
     }
 
-    fn read(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
+    pub(super) fn read(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
         let side = chunk.side;
         let mut rest = chunk.bytes;
         while !rest.is_empty() && !self.over {
@@ -215,9 +225,20 @@ impl Http1 {
                         self.finish(side, out);
                         self.lane(side).state = State::Head(None);
                         0
+                    } else if done == 0
+                        && side == Side::Client
+                        && self.refused()
+                        && let Some(withheld) = Withheld::begin(body, rest, here)
+                    {
+                        self.client.state = State::Withheld(withheld);
+                        rest.len()
                     } else {
                         self.body(side, Some(rest), 0, chunk.at, out) as usize
                     }
+                }
+                State::Withheld(_) => {
+                    self.withheld(Chunk { bytes: rest, ..chunk }, out);
+                    rest.len()
                 }
                 State::Resync => {
                     if done == 0 && self.found(side, rest) {
@@ -316,6 +337,9 @@ impl Parser for Http1 {
     fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) -> Step {
         let side = gap.side;
         let why = gap.lost.unwrap_or("beyond_window");
+        if side == Side::Client {
+            self.withheld_is_body(gap.at, out);
+        }
         let mut left = gap.len;
         if left == 0 && gap.lost.is_some() {
             // An unknown number of bytes: whatever was being read, its end can't be told.
@@ -336,7 +360,7 @@ impl Parser for Http1 {
                     *prefix -= left;
                     left
                 }
-                State::Prefix(_) | State::Open(_) | State::Head(_) | State::Resync => {
+                State::Prefix(_) | State::Open(_) | State::Head(_) | State::Withheld(_) | State::Resync => {
                     self.missed(side, left, gap.at, why, out);
                     left
                 }

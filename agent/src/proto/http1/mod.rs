@@ -15,7 +15,7 @@
 //!   resynchronised.
 //! - **Interim responses** (1xx but 101) are no part of the response message: its first byte is the final one's.
 //! - **`Expect: 100-continue`** answered before the body: if the client's next bytes are a request line the body was
-//!   withheld, else they are the body.
+//!   withheld, else they are the body. Bytes that are too few to tell wait for a line's end.
 //! - **An early answer**, to a request whose head has not ended, ends that head: the call is `truncated`.
 //! - **Gaps**: inside a body of known length, or inside a chunk, they cost nothing. In a head they cut it
 //!   (`truncated`). Elsewhere the direction is resynchronised at the next chunk that certainly starts a message: a whole
@@ -44,6 +44,7 @@ mod message;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 use super::Protocol;
 

@@ -194,6 +194,35 @@ fn expectations() {
 }
 
 #[test]
+fn a_refused_body_or_the_next_request_byte_by_byte() {
+    let refused = "HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n";
+    for quiet in [false, true] {
+        // The next request; the body, then the next request; a body that reads like a method.
+        for (sent, body) in [("", 0), ("name=value&other=thing&a=bc", 27), ("ABCDEFGHIJKLMNOPQRSTUVWXYZA", 27)] {
+            let mut talk = Talk::new();
+            talk.c(EXPECT).s(refused);
+            if quiet {
+                talk.quiet();
+            }
+            for byte in format!("{sent}{GET}").bytes() {
+                talk.c([byte]);
+            }
+            talk.s(OK);
+            // What comes after the call was told belongs to nobody.
+            let size = if quiet { 0 } else { body };
+            let first = format!("POST / 417 {}/{size} 38/0 complete", 61 + size);
+            talk.is(&[&first, "GET / 200 27/0 40/2 complete"]);
+        }
+    }
+    let mut talk = Talk::new();
+    talk.c(EXPECT).s(refused).c("ABCDEFGHIJKLM").c("NOPQRSTUVWXYZA").quiet();
+    talk.is(&["POST / 417 88/27 38/0 complete"]);
+    let mut talk = Talk::new();
+    talk.c(EXPECT).s(refused).c("ABCDEFGHIJKLM").fin(Side::Client);
+    talk.is(&["POST / 417 74/13 38/0 complete"]);
+}
+
+#[test]
 fn an_early_answer_waits_for_the_request() {
     let mut talk = Talk::new();
     talk.c("POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc").s("HTTP/1.1 413 Big\r\nContent-Length: 0\r\n\r\n");
