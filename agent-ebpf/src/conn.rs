@@ -96,8 +96,7 @@ pub(crate) struct Conn {
     pub reset_by: u8,
     /// 1: older than the agent.
     pub midway: u8,
-    /// The last request did not fit into one held segment: there may be several heads in it, so all of the answer is
-    /// kept, up to `WIDE` bytes.
+    /// A `wide` of `hooks::cgroup_skb`.
     pub wide: u8,
     /// Thread that sent the held request, for a client.
     pub held_tgid: u32,

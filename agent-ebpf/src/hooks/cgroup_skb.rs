@@ -83,7 +83,7 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
     if to.is_null() || !track::sequence(conn, to, sk, way, packet) {
         return;
     }
-    if conn.confirmed == 0 || conn.last == way.0 + 1 {
+    if conn.confirmed == 0 || conn.last == way.0 + 1 || conn.wide == wide::TURN {
         // Anything but the common turn of a confirmed connection: look at the first bytes.
         look(skb, to);
     } else {
@@ -94,6 +94,17 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
     decide(conn, to, way);
     plan(sk, conn, to, way);
     act(skb, conn, to, way);
+}
+
+/// How much of an answer is kept behind its first window: a `Conn::wide`.
+mod wide {
+    /// Nothing: the request was one head in one segment.
+    pub(super) const NO: u8 = 0;
+    /// All of it, up to `WIDE`: there may be several heads in the request, or a part of one. The next request is looked
+    /// at.
+    pub(super) const TURN: u8 = 1;
+    /// So from now on, and so of requests: one did not begin where the direction turned.
+    pub(super) const ALWAYS: u8 = 2;
 }
 
 /// What to do with a segment.
@@ -210,31 +221,37 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     }
     let (len, flags) = (staged!(to, segment.len), staged!(to, segment.flags));
     let plain = turn && flags == 0 && first == acts::KEEP;
+    if request && turn && conn.wide == wide::TURN && conn.confirmed != 0 && !starts {
+        conn.wide = wide::ALWAYS;
+    }
     if conn.holds() {
         if request {
-            conn.wide = 1;
+            widen(conn);
             if starts {
                 conn.deep = 1;
             }
         } else {
-            // A response longer than its window, to a held segment with more than one head in it: the responses behind
-            // the first would not be kept.
+            // An answer longer than its window, to a held segment that is not one head: the answers behind the first
+            // would not be kept.
             if len > MEDIUM as u32 && conn.deep == 0 && !single(conn) {
-                conn.deep = 1;
+                if conn.wide == wide::NO {
+                    conn.deep = 1;
+                }
+                widen(conn);
             }
             let covered = staged!(to, ack).wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
-            if plain && covered && conn.deep == 0 {
+            let cut = len > MEDIUM as u32 && conn.wide != wide::NO;
+            if plain && covered && conn.deep == 0 && !cut {
                 stage!(to, act, acts::PAIR);
             }
         }
-    } else if request && plain && len <= HOLD as u32 && conn.deep == 0 {
-        conn.wide = 0;
+    } else if request && plain && len <= HOLD as u32 && conn.deep == 0 && conn.wide != wide::ALWAYS {
         stage!(to, act, acts::HOLD);
     } else if request && turn {
-        conn.wide = 1;
+        widen(conn);
     }
     let mut flags = flags;
-    let wide = conn.wide != 0 && !request && conn.kept[w] < WIDE;
+    let wide = (conn.wide == wide::ALWAYS || (conn.wide == wide::TURN && !request)) && conn.kept[w] < WIDE;
     if (flags != 0 || conn.deep != 0 || wide) && staged!(to, act) == acts::KEEP {
         stage!(to, act, acts::WHOLE);
     }
@@ -335,6 +352,14 @@ fn due(conn: &mut Conn, to: *mut Stage, way: Way) {
     }
 }
 
+/// The request may be more, or less, than one head.
+#[inline(always)]
+fn widen(conn: &mut Conn) {
+    if conn.wide == wide::NO {
+        conn.wide = wide::TURN;
+    }
+}
+
 /// Keeps a request's only segment until its response passes.
 #[inline(always)]
 fn hold(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
@@ -346,12 +371,25 @@ fn hold(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
         conn.lost += 1;
         return;
     }
+    conn.wide = if ends_empty(conn, segment.len) == 0 { wide::TURN } else { wide::NO };
     conn.held_tgid = staged!(from, tgid);
     conn.held_tid = staged!(from, tid);
     conn.held = Segment { kept: 0, ..segment };
     // Written last: from here on the other way may take it.
     // SAFETY: a field of a live map value.
     unsafe { core::ptr::addr_of_mut!(conn.held.kept).write_volatile(segment.len) };
+}
+
+/// 1 where the held `len` bytes end with an empty line, as a head does, else 0.
+#[inline(always)]
+fn ends_empty(conn: &Conn, len: u32) -> u32 {
+    let byte = |back: u32| u32::from(conn.hold[len.wrapping_sub(back) as usize & (HOLD - 1)]);
+    let is = |byte: u32, c: u8| (byte ^ u32::from(c)).wrapping_sub(1) >> 31;
+    // What lies before the first byte of a segment of one or two bytes is of an earlier one.
+    let (enough, more) = ((len > 1) as u32, (len > 2) as u32);
+    let bare = is(byte(2), b'\n') & enough;
+    let full = is(byte(2), b'\r') & is(byte(3), b'\n') & more;
+    is(byte(1), b'\n') & (bare | full)
 }
 
 /// Whether the held segment is one head and nothing behind it: no empty line before its end. Without branches on the

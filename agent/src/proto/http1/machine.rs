@@ -15,6 +15,9 @@ pub(super) const QUIET: u64 = 200_000_000;
 /// Turns of the client that start no request, after which a connection joined midway is no HTTP.
 const TURNS: u8 = 16;
 
+/// `lost_reason` of a call whose answer lay behind what is kept of a segment.
+pub(super) const BEYOND_WINDOW: &str = "beyond_window";
+
 /// Step: the bytes are not HTTP/1.
 pub const NOT_HTTP: &str = "not_http";
 /// Step: the bytes are HTTP/2 with prior knowledge.
@@ -336,7 +339,7 @@ impl Parser for Http1 {
 
     fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) -> Step {
         let side = gap.side;
-        let why = gap.lost.unwrap_or("beyond_window");
+        let why = gap.lost.unwrap_or(BEYOND_WINDOW);
         if side == Side::Client {
             self.withheld_is_body(gap.at, out);
         }
@@ -351,7 +354,11 @@ impl Parser for Http1 {
         }
         while left > 0 && !self.over {
             left -= match &mut self.lane(side).state {
-                State::Body(_) => self.body(side, None, left, gap.at, out),
+                State::Body(_) => {
+                    let taken = self.body(side, None, left, gap.at, out);
+                    self.answers_missed(side, self.queue.len().saturating_sub(1), why, out);
+                    taken
+                }
                 State::Tunnel(used) => {
                     *used = true;
                     left

@@ -7,7 +7,7 @@ use super::body::Body;
 use super::fields::{self, Framing};
 use super::head::{self, Head, Scanned, Scanner, Start};
 use super::line::RequestLine;
-use super::machine::{HTTP2, Headed, Http1, NOT_HTTP, QUIET, State, UPGRADED};
+use super::machine::{BEYOND_WINDOW, HTTP2, Headed, Http1, NOT_HTTP, QUIET, State, UPGRADED};
 use super::queue::Pending;
 
 fn http(call: &mut Call) -> &mut Http {
@@ -131,6 +131,7 @@ impl Http1 {
             self.finish(Side::Server, out);
             self.server.state = State::Resync;
         }
+        self.answers_missed(Side::Server, self.queue.len(), BEYOND_WINDOW, out);
         let admitted = self.admits(head.first.at);
         if admitted {
             let content = if head.cut || framing == Framing::Invalid { None } else { Some(0) };
@@ -316,10 +317,27 @@ impl Http1 {
                     head.wire += len;
                     head.last_at = at;
                     self.take_head(head, out);
+                    // Behind the head that was cut, the answers to further requests may have passed.
+                    if self.queue.len() > usize::from(self.server.attached) {
+                        self.finish(Side::Server, out);
+                        self.server.state = State::Resync;
+                        self.missed_response(why, out);
+                    }
                 } else {
                     self.missed_response(why, out);
                 }
             }
+        }
+    }
+
+    /// Of a response whose end is not certain, bytes passed unseen while further requests wait: their answers may have
+    /// been among them. One that waits alone is answered by the next status line: no answer precedes its request.
+    pub(super) fn answers_missed(&mut self, side: Side, wait: usize, why: &'static str, out: &mut Vec<Call>) {
+        let open = matches!(self.server.state, State::Body(Body::Windows(_) | Body::Unknown(_)));
+        if side == Side::Server && open && self.server.attached && wait > 1 {
+            self.finish(Side::Server, out);
+            self.server.state = State::Resync;
+            self.missed_response(why, out);
         }
     }
 

@@ -229,3 +229,18 @@ fn more_requests_than_are_kept() {
     talk.c(format!("GET /{} HTTP/1.1\r\n\r\n", "t".repeat(8000)).repeat(100));
     assert!(talk.http.held() < 600 << 10, "{}", talk.http.held());
 }
+
+#[test]
+fn a_gap_behind_a_pipelined_head_loses_what_it_may_have_answered() {
+    for begun in ["HTTP/1.1 200 OK\r\nServer: x", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"] {
+        let mut talk = Talk::new();
+        talk.c(GET.repeat(3)).s(begun).miss(Side::Server, 500, None);
+        let told = talk.told();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("GET / 200 27/0") && told[0].contains("complete"), "{told:?}");
+        assert!(told[1..].iter().all(|call| call == "GET / - 27/0 - lost(beyond_window)"), "{told:?}");
+        // Whether these answer the lost ones can't be known; a later request is certain again.
+        talk.s(OK).s(OK).quiet().c(GET).s(OK);
+        assert_eq!(talk.told()[3..], ["GET / 200 27/0 40/2 complete"]);
+    }
+}
