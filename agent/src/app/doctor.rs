@@ -169,6 +169,13 @@ fn blind_spots() -> impl Iterator<Item = Row> {
     })
 }
 
+/// Says in the log what is missing on this node, when the agent starts with less than all.
+pub(super) fn warn(report: &Report) {
+    for row in report.rows.iter().filter(|row| row.standing == Standing::Degraded) {
+        tracing::warn!(what = row.subject, why = row.detail, follows = row.remedy, "less is seen than could be");
+    }
+}
+
 /// What an agent would find on this node.
 #[must_use]
 pub fn without_agent(cgroup: Option<&std::path::Path>) -> Report {

@@ -131,6 +131,7 @@ impl Agent {
         let own = std::process::id();
         let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
         let (half, ring) = load::load(&facts, &plan, &to_load)?;
+        doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
 
         let bench = Bench { redactor, select: settings.select.clone(), exporter };
         let bench = Arc::new(RwLock::new(bench));

@@ -8,7 +8,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use serde::Serialize;
 use weir_common::knob::{NO_OFFSET, Offsets};
 
-use super::layout;
+use super::{cgroup, layout};
 
 /// An answer about the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -92,7 +92,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Asks the kernel. `cgroup`: where to attach; `None`: the root of the cgroup v2 hierarchy, found in mountinfo.
+    /// Asks the kernel. `cgroup`: where to attach; `None`: the root of the cgroup v2 hierarchy, found in mountinfo or
+    /// mounted for this process alone.
     #[must_use]
     pub fn gather(cgroup: Option<&Path>) -> Self {
         let program = |kind| Fact::from(is_program_supported(kind), "this kernel has no such programs");
@@ -103,7 +104,8 @@ impl Facts {
             Ok(_) => Fact::Yes,
             Err(error) => Fact::No(chain(error)),
         };
-        let mount = cgroup.map(Path::to_owned).map_or_else(|| cgroup2_mount("/proc/self/mountinfo"), Some);
+        let mount = cgroup.map(Path::to_owned).or_else(|| cgroup::mounted("/proc/self/mountinfo"));
+        let mount = mount.map_or_else(cgroup::mount_privately, Ok);
         Self {
             release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             bpf: bpf(),
@@ -119,11 +121,11 @@ impl Facts {
             current_task: helper(skb, BpfHelper::BPF_FUNC_get_current_task),
             tracefs: tracefs(),
             cgroup2: match &mount {
-                Some(path) if path.join("cgroup.procs").exists() => Fact::Yes,
-                Some(path) => Fact::No(format!("{} is not a cgroup v2 folder", path.display())),
-                None => Fact::No("no cgroup v2 hierarchy is mounted".to_owned()),
+                Ok(path) if path.join("cgroup.procs").exists() => Fact::Yes,
+                Ok(path) => Fact::No(format!("{} is not a cgroup v2 folder", path.display())),
+                Err(error) => Fact::No(format!("no cgroup v2 hierarchy is mounted, nor can one be: {error}")),
             },
-            cgroup2_path: mount,
+            cgroup2_path: mount.ok(),
             lockdown: lockdown(),
             offsets: offsets.unwrap_or(Offsets::NONE),
         }
@@ -164,28 +166,6 @@ fn bpf() -> Fact {
     }
 }
 
-/// First cgroup2 mount whose root is the hierarchy's own root: hybrid hosts have it beside the v1 controllers.
-#[must_use]
-pub fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    let text = fs::read_to_string(mountinfo).ok()?;
-    let mut found = None;
-    for line in text.lines() {
-        // proc(5): id parent major:minor root mount-point options [optional…] - type source options
-        let (front, back) = line.split_once(" - ")?;
-        if back.split(' ').next() != Some("cgroup2") {
-            continue;
-        }
-        let mut front = front.split(' ').skip(3);
-        let (root, point) = (front.next()?, front.next()?);
-        let point = PathBuf::from(point.replace("\\040", " "));
-        if root == "/" {
-            return Some(point);
-        }
-        found.get_or_insert(point);
-    }
-    found
-}
-
 fn tracefs() -> Fact {
     let events = "events/sched/sched_process_exec/id";
     for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
@@ -200,21 +180,4 @@ fn lockdown() -> Option<String> {
     let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(mode, _)| mode.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_cgroup2_on_hybrid_hosts() {
-        let file = std::env::temp_dir().join(format!("weir-mountinfo-{}", std::process::id()));
-        let text = "30 1 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
-                    31 30 0:27 /kubepods/x /elsewhere rw - cgroup2 cgroup2 rw\n\
-                    32 30 0:27 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        fs::write(&file, text).unwrap();
-        assert_eq!(cgroup2_mount(file.to_str().unwrap()), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
-        fs::remove_file(file).unwrap();
-        assert_eq!(cgroup2_mount("/nonexistent"), None);
-    }
 }

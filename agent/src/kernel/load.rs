@@ -10,6 +10,7 @@ use aya::programs::{CgroupSkbAttachType, Program as Loaded, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use serde::Serialize;
 
+use super::cgroup;
 use super::facts::{Facts, chain};
 use super::plan::{Intent, Plan, Program};
 use super::tables::Counts;
@@ -50,6 +51,17 @@ pub enum Error {
         /// Cause.
         source: std::io::Error,
     },
+    /// Another agent watches there.
+    #[error(
+        "another agent{} already watches {}; stop it first, or give this one a cgroup of its own with kernel.cgroup",
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(), path.display()
+    )]
+    InUse {
+        /// The cgroup's folder.
+        path: PathBuf,
+        /// The other agent, where it is known.
+        pid: Option<u32>,
+    },
     /// A program without which nothing is seen was refused.
     #[error("{program}: {why}")]
     Essential {
@@ -80,6 +92,8 @@ pub struct Half {
     pub verdicts: Vec<(Program, Verdict)>,
     maps: Vec<OwnedFd>,
     ebpf: Ebpf,
+    /// Locked: see `cgroup::hold`.
+    _cgroup: File,
 }
 
 impl std::fmt::Debug for Half {
@@ -99,6 +113,9 @@ pub struct Runs {
 
 /// Loads the object and attaches the plan's programs; gives the kernel half and the ring of its records.
 pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, RingBuf<MapData>), Error> {
+    let path = settings.cgroup.as_deref().or(facts.cgroup2_path.as_deref()).unwrap_or(Path::new("/sys/fs/cgroup"));
+    let cgroup = File::open(path).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
+    cgroup::hold(&cgroup).map_err(|taken| Error::InUse { path: path.to_owned(), pid: taken.pid })?;
     let btf = Btf::from_sys_fs().ok();
     let mut loader = EbpfLoader::new();
     loader
@@ -115,8 +132,6 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
     let counts =
         Counts::new(take(Counts::MAP)?).map_err(|source| Error::Map { name: Counts::MAP, source: Some(source) })?;
 
-    let path = settings.cgroup.as_deref().or(facts.cgroup2_path.as_deref()).unwrap_or(Path::new("/sys/fs/cgroup"));
-    let cgroup = File::open(path).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
     let mut verdicts = Vec::new();
     for (program, intent) in &plan.rows {
         let verdict = match intent {
@@ -131,7 +146,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, maps, ebpf }, ring))
+    Ok((Half { counts, verdicts, maps, ebpf, _cgroup: cgroup }, ring))
 }
 
 /// A file descriptor of its own for a map.

@@ -1,5 +1,6 @@
 //! The kernel, from user space: facts (what it can do) → plan (what to load) → load → read.
 
+pub mod cgroup;
 pub mod decode;
 pub mod facts;
 pub mod layout;

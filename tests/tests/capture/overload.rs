@@ -59,7 +59,6 @@ fn a11_an_agent_that_stands_still_for_five_seconds() -> Result<()> {
 }
 
 #[test]
-#[ignore = "fails on busy processors: 64 KiB are full before the reader runs"]
 fn a11_a_small_ring_under_a_quick_load() -> Result<()> {
     let nginx = Nginx::plain()?;
     let agent = Agent::start(&["privacy.level=standard", "kernel.ring=64KiB"])?;

@@ -12,7 +12,6 @@ const CONNECTIONS: usize = 10_000;
 const RESIDENT: u64 = 192 << 20;
 
 #[test]
-#[ignore = "fails: memory is over its budget, and a store of 24 MiB does not hold the calls of both ends"]
 fn a12_ten_thousand_slow_clients() -> Result<()> {
     rustix::process::setrlimit(
         rustix::process::Resource::Nofile,

@@ -1,0 +1,117 @@
+//! The cgroup that programs are attached to: found, or mounted for this process alone, and held by one agent at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// Keeps the mount of [`mount_privately`] for as long as the process lives.
+static PRIVATE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// First cgroup2 mount whose root is the hierarchy's own root: hybrid hosts have it beside the v1 controllers.
+#[must_use]
+pub fn mounted(mountinfo: &str) -> Option<PathBuf> {
+    let text = fs::read_to_string(mountinfo).ok()?;
+    let mut found = None;
+    for line in text.lines() {
+        // proc(5): id parent major:minor root mount-point options [optional…] - type source options
+        let (front, back) = line.split_once(" - ")?;
+        if back.split(' ').next() != Some("cgroup2") {
+            continue;
+        }
+        let mut front = front.split(' ').skip(3);
+        let (root, point) = (front.next()?, front.next()?);
+        let point = PathBuf::from(point.replace("\\040", " "));
+        if root == "/" {
+            return Some(point);
+        }
+        found.get_or_insert(point);
+    }
+    found
+}
+
+/// Mounts cgroup v2 where nobody else sees it: a mount without a place in any tree (`fsopen(2)`, 5.2), reached by its
+/// file descriptor.
+///
+/// # Errors
+/// What the kernel said: without `CAP_SYS_ADMIN`, `EPERM`.
+pub fn mount_privately() -> io::Result<PathBuf> {
+    if PRIVATE.get().is_none() {
+        let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)?;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        // Of two that race, one stays; either will do.
+        let _ = PRIVATE.set(mount);
+    }
+    let mount = PRIVATE.get().ok_or(io::ErrorKind::NotFound)?;
+    Ok(PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())))
+}
+
+/// Another agent watches this cgroup.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Its process, where this process may know it.
+    pub(super) pid: Option<u32>,
+}
+
+/// Takes the cgroup for this process: two agents at one place would count every call twice. The lock (`flock(2)`) is on
+/// the folder itself, so that it holds across mount and network namespaces, and goes with the process.
+pub(super) fn hold(cgroup: &File) -> Result<(), Taken> {
+    match cgroup.try_lock() {
+        // A kernel that can't lock it can't tell of another agent either.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Taken { pid: holder(cgroup, Path::new("/proc/locks")) }),
+    }
+}
+
+/// Who holds the lock, by proc_locks(5): `1: FLOCK ADVISORY WRITE 712 00:1b:1 0 EOF`.
+fn holder(file: &File, locks: &Path) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let text = fs::read_to_string(locks).ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let kind = words.next()?;
+        let (pid, at) = (words.nth(2)?, words.next()?);
+        // Another pid namespace's process has a number that is none.
+        (kind == "FLOCK" && at == id).then(|| pid.parse::<u32>().ok().filter(|pid| *pid > 0)).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("weir-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn finds_cgroup2_on_hybrid_hosts() {
+        let file = temporary("mountinfo");
+        let text = "30 1 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                    31 30 0:27 /kubepods/x /elsewhere rw - cgroup2 cgroup2 rw\n\
+                    32 30 0:27 / /sys/fs/cgroup/uni\\040fied rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        fs::write(&file, text).unwrap();
+        assert_eq!(mounted(file.to_str().unwrap()), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
+        fs::remove_file(file).unwrap();
+        assert_eq!(mounted("/nonexistent"), None);
+    }
+
+    #[test]
+    fn a_folder_is_held_once_and_its_holder_is_known() {
+        let folder = temporary("held");
+        fs::create_dir(&folder).unwrap();
+        let (one, other) = (File::open(&folder).unwrap(), File::open(&folder).unwrap());
+        hold(&one).unwrap();
+        assert_eq!(hold(&other).unwrap_err().pid, Some(std::process::id()));
+        drop(one);
+        hold(&other).unwrap();
+        fs::remove_dir(folder).unwrap();
+    }
+}
