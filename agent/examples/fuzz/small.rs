@@ -78,6 +78,7 @@ impl Routes {
     pub(crate) fn new(level: Level) -> Option<Self> {
         let settings = Settings {
             level,
+            user_agent: true,
             query: vec!["page".into()],
             templates: vec!["/orders/{id}".into(), "/files/{path*}".into()],
             limit: 100,

@@ -12,6 +12,7 @@ pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
             Level::Inspect => redact::Level::Inspect,
         },
         query: settings.privacy.query.clone(),
+        user_agent: settings.privacy.user_agent,
         templates: settings.routes.templates.clone(),
         limit: settings.routes.limit,
     }

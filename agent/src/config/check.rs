@@ -56,6 +56,8 @@ pub struct Privacy {
     pub level: Level,
     /// Query keys whose values may be shown.
     pub query: Vec<String>,
+    /// The `User-Agent` header is shown.
+    pub user_agent: bool,
 }
 
 /// OTLP export.
@@ -162,9 +164,17 @@ pub(super) fn usable(
         let text = format!("`{}` is no level; write error, warn, info, debug or trace", written.log.level);
         check.wrong("log.level", &text);
     }
+    let mut user_agent = false;
+    for name in &written.privacy.headers {
+        if name.eq_ignore_ascii_case("user-agent") {
+            user_agent = true;
+        } else {
+            check.wrong("privacy.headers", &format!("`{name}` is not read; known: user-agent"));
+        }
+    }
     Settings {
         log: written.log.level.clone(),
-        privacy: Privacy { level: written.privacy.level, query: written.privacy.query.clone() },
+        privacy: Privacy { level: written.privacy.level, query: written.privacy.query.clone(), user_agent },
         socket: check.absolute("control.socket", &written.control.socket).unwrap_or_default(),
         prometheus: check.listen("prometheus.listen", &written.prometheus.listen),
         otlp: check.otlp(written),

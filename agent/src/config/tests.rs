@@ -91,7 +91,7 @@ otlp:
         said("all", text),
         [
             "bad.yaml:2:10: `privacy.level`: `strct` is not one of strict, standard, inspect; did you mean `strict`?",
-            "bad.yaml:3:3: unknown key `lvl`; known: level, query",
+            "bad.yaml:3:3: unknown key `lvl`; known: level, query, headers",
             "bad.yaml:4:19: `recent.memory`: `lots` is not a size; write it as 64MiB, 512B, 1GiB",
             "bad.yaml:4:31: `recent.disk`: `5` is not a section (keys)",
             "bad.yaml:6:11: `kernel.window`: 8B is out of range; write 64B to 4096B",

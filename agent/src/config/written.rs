@@ -73,6 +73,8 @@ pub struct Privacy {
     pub level: Level,
     /// Query keys whose values are shown at level `standard` and above; the values of all others are left out.
     pub query: Vec<String>,
+    /// Headers whose values are shown at level `standard` and above: `user-agent` is the only one that is read.
+    pub headers: Vec<String>,
 }
 
 /// The control socket.
@@ -335,7 +337,7 @@ impl Default for Log {
 
 impl Default for Privacy {
     fn default() -> Self {
-        Self { level: Level::Strict, query: Vec::new() }
+        Self { level: Level::Strict, query: Vec::new(), headers: Vec::new() }
     }
 }
 

@@ -8,7 +8,8 @@
 //! | route template | set | set |
 //! | target | emptied | path; of the query, values of allowed keys; no user information, no fragment |
 //! | host | of a client's call, where it is a host's name: it is the peer's | kept, no user information |
-//! | user agent, command line | removed | kept |
+//! | user agent | removed | kept where `privacy.headers` names it |
+//! | command line | removed | kept |
 //!
 //! Levels `standard` and `inspect` differ only in what is read of bodies.
 //!

@@ -15,7 +15,7 @@ pub enum Level {
     /// No path, query, header value or command line.
     #[default]
     Strict,
-    /// As strict, and the path, allowed query values, host, user agent, command line.
+    /// As strict, and the path, allowed query values and headers, host, command line.
     Standard,
     /// As standard; bodies may be read in bounded windows, and are never exported.
     Inspect,
@@ -29,6 +29,8 @@ pub struct Settings {
     /// Query keys whose values may be shown at [`Level::Standard`] and above, to the letter. Keys that name a
     /// credential (`token`, `signature`, …) stay hidden even so.
     pub query: Vec<String>,
+    /// The `User-Agent` header may be shown at [`Level::Standard`] and above.
+    pub user_agent: bool,
     /// Known templates, in the order in which they are tried.
     pub templates: Vec<String>,
     /// Further templates kept for each service and method.
@@ -37,7 +39,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { level: Level::Strict, query: Vec::new(), templates: Vec::new(), limit: 200 }
+        Self { level: Level::Strict, query: Vec::new(), user_agent: false, templates: Vec::new(), limit: 200 }
     }
 }
 
@@ -64,6 +66,7 @@ struct Memory {
 pub struct Redactor {
     level: Level,
     query: Vec<String>,
+    user_agent: bool,
     patterns: Patterns,
     hasher: RandomState,
     memory: Mutex<Memory>,
@@ -75,6 +78,7 @@ impl Redactor {
         Ok(Self {
             level: settings.level,
             query: settings.query.clone(),
+            user_agent: settings.user_agent,
             patterns: Patterns::new(&settings.templates)?,
             hasher: RandomState::new(),
             memory: Mutex::new(Memory {
@@ -92,9 +96,11 @@ impl Redactor {
         let kind = exchange.kind;
         let Operation::Http(http) = &mut exchange.call.operation;
         http.route = route;
+        if self.level == Level::Strict || !self.user_agent {
+            http.user_agent = None;
+        }
         if self.level == Level::Strict {
             http.target = Box::default();
-            http.user_agent = None;
             // A client's host names its peer. A server's is what somebody wrote in a header.
             if kind == Kind::Server || !http.host.as_deref().is_some_and(target::is_host) {
                 http.host = None;

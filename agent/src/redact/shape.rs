@@ -12,7 +12,10 @@ pub(super) fn is_value(segment: &str) -> bool {
     if segment.len() > WORD || !segment.bytes().all(word_byte) {
         return true;
     }
-    is_number(segment) || segment.split(['-', '_', '.', '~', '!', ',']).any(is_token) || is_mixed(segment)
+    is_number(segment)
+        || segment.split(['-', '_', '.', '~', '!', ',']).any(is_token)
+        || is_mixed(segment)
+        || is_unspeakable(segment)
 }
 
 /// Bytes of which words are made. `%` (encoded), `@` (addresses), `:`, `=`, `+` and the like mark values.
@@ -68,6 +71,18 @@ fn is_mixed(segment: &str) -> bool {
     changes * 5 >= letters * 2 || (one_run && letters >= 16 && vowels * 5 < letters)
 }
 
+/// Most letters in a row that stand in a word without a vowel between (`catchphrase`).
+const CONSONANTS: usize = 6;
+
+/// A run of letters that nobody could speak.
+fn is_unspeakable(segment: &str) -> bool {
+    let mut run = 0;
+    segment.bytes().any(|byte| {
+        run = if byte.is_ascii_lowercase() && !b"aeiouy".contains(&byte) { run + 1 } else { 0 };
+        run > CONSONANTS
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_value;
@@ -107,6 +122,9 @@ mod tests {
             "getObjectMetadataByIdentifier",
             "route-66",
             "page2",
+            "catchphrase",
+            "https",
+            "GHTTPSRV",
             "*",
         ] {
             assert!(!is_value(word), "{word}");
@@ -142,6 +160,8 @@ mod tests {
             "QmYwAPJzv5CZsnAzt8auVTL",
             "AbCdEfGhIjKlMnOp",
             "xkcdqwrtzpsdfghjk",
+            "xqzvbnmlkjhgfp",
+            "wrtplkj",
             "507f1f77bcf86cd799439011",
             "cus_9s6XKzkNRiz8i3",
             "+4915112345678",

@@ -58,7 +58,8 @@ fn http(exchange: &mut Exchange) -> &mut Http {
 }
 
 fn redactor(level: Level) -> Redactor {
-    let settings = Settings { level, query: vec!["page".into()], templates: vec!["/known/{thing}".into()], limit: 200 };
+    let templates = vec!["/known/{thing}".into()];
+    let settings = Settings { level, query: vec!["page".into()], user_agent: true, templates, limit: 200 };
     Redactor::new(&settings).unwrap()
 }
 
