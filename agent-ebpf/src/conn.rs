@@ -54,18 +54,19 @@ pub(crate) use {stage, staged};
 ///
 /// Egress of a process and ingress of a soft interrupt may run at once for the same socket. So every field has one
 /// writer: the way it belongs to; where both ways meet (`held`), the order of the writes keeps it whole (see `track`).
+///
+/// The order of the fields is that of cache lines, which the two ways' processors pass to each other: the value begins
+/// 8 bytes into a line (`struct bpf_local_storage_data`), behind a pointer that every look-up compares, so what is
+/// seldom written comes first, then one line of what every run writes, then what waits.
 #[repr(C)]
 pub(crate) struct Conn {
     /// Socket cookie; 0: this state is new or was inherited from a listener.
     pub cookie: u64,
-    /// Address of the socket's kernel structure, written and read back to get a number the verifier lets us add to.
-    pub sk: u64,
     /// Who holds it.
     pub owner: Owner,
     /// Network namespace.
     pub netns: u64,
-    /// cgroup of the socket.
-    pub cgroup: u64,
+
     /// Next expected sequence number, by way.
     pub next: [u32; 2],
     /// Where the first hole starts, by way; only while `holes` says so.
@@ -98,18 +99,25 @@ pub(crate) struct Conn {
     pub midway: u8,
     /// A `wide` of `hooks::cgroup_skb`.
     pub wide: u8,
+    /// The held request's segment.
+    pub held: Segment,
+
     /// Thread that sent the held request, for a client.
     pub held_tgid: u32,
     /// Its thread.
     pub held_tid: u32,
+    /// The held request's payload.
+    pub hold: [u8; HOLD],
+
     /// What is decided about the segment that is being sent. Egress runs under the socket's lock; ingress runs before
     /// it, on several CPUs at once, and has its stage per CPU (`maps::STAGE`).
     pub stage: Stage,
-    /// The held request's segment.
-    pub held: Segment,
-    /// Its payload.
-    pub hold: [u8; HOLD],
+    /// Address of the socket's kernel structure, written and read back to get a number the verifier lets us add to.
+    pub sk: u64,
+    /// cgroup of the socket.
+    pub cgroup: u64,
 }
+const _: () = assert!(core::mem::offset_of!(Conn, next) == 56 && core::mem::offset_of!(Conn, held_tgid) == 120);
 
 impl Conn {
     #[inline(always)]
