@@ -17,8 +17,20 @@ use crate::{
 };
 
 /// The order of the suites that are known; others follow by name. What fails fast comes first.
-const ORDER: &[&str] =
-    &["lint", "unit", "peers", "programs", "capture", "otlp", "prometheus", "canary", "config", "refusals", "cli"];
+const ORDER: &[&str] = &[
+    "lint",
+    "unit",
+    "peers",
+    "programs",
+    "capture",
+    "graph",
+    "otlp",
+    "prometheus",
+    "canary",
+    "config",
+    "refusals",
+    "cli",
+];
 
 /// Suites that need neither root nor peers.
 const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
@@ -239,7 +251,7 @@ mod tests {
 
     #[test]
     fn known_suites_keep_their_order_and_new_ones_follow() {
-        let found = ["zebra", "cli", "graph", "capture"].map(str::to_owned).into();
-        assert_eq!(in_order(found), ["lint", "unit", "capture", "cli", "graph", "zebra"]);
+        let found = ["zebra", "cli", "alpha", "capture"].map(str::to_owned).into();
+        assert_eq!(in_order(found), ["lint", "unit", "capture", "cli", "alpha", "zebra"]);
     }
 }

@@ -10,17 +10,20 @@ use crate::flow::{Output, Worker};
 use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::ring::Reader;
 use crate::meter::{Count, Meter};
-use crate::model::{Event, Exchange, OpenConnection, Role, Service, Thread};
+use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Service, Thread};
 
 /// How often what only time can end is looked at.
 const TICK_NS: u64 = 100_000_000;
 /// How often the offset of the wall clock is measured.
 const CLOCK_NS: u64 = 1_000_000_000;
 
+/// A live connection, its owner's service, and that of its other end where it is proven.
+pub type Open = (OpenConnection, Arc<Service>, Option<Arc<Service>>);
+
 /// What others may ask of the capturing thread.
 pub(super) enum Ask {
-    /// Every live connection, with its owner's service.
-    Connections(SyncSender<Vec<(OpenConnection, Arc<Service>)>>),
+    /// Every live connection.
+    Connections(SyncSender<Vec<Open>>),
     /// Services seen, and what the resolver did.
     Services(SyncSender<(Vec<Seen>, Counts)>),
     /// New rules for names.
@@ -29,8 +32,21 @@ pub(super) enum Ask {
     Stop,
 }
 
+/// A connection that ended without a call, with who was at its ends.
+pub(super) struct Ended {
+    pub connection: EndedConnection,
+    pub service: Arc<Service>,
+    pub peer: Option<Arc<Service>>,
+    /// When it ended, nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+}
+
 /// What the capturing thread hands over.
-pub(super) type Batch = Vec<Exchange>;
+#[derive(Default)]
+pub(super) struct Batch {
+    pub calls: Vec<Exchange>,
+    pub ended: Vec<Ended>,
+}
 
 /// The capturing thread's own state.
 pub(super) struct Capture {
@@ -85,7 +101,10 @@ impl Capture {
                 Event::Exec(exec, args) => resolver.exec(exec, args),
                 Event::Exit(exit) => resolver.exit(exit),
                 Event::Opened(opened) => return worker.event(Event::Opened(&resolver.opened(opened)), out),
-                Event::Bytes(..) => segments += 1,
+                Event::Bytes(bytes, _) => {
+                    segments += 1;
+                    resolver.sent(bytes.head.conn, Thread { tgid: bytes.tgid, tid: bytes.tid });
+                }
                 Event::Pair(..) => segments += 2,
                 Event::Closed(_) => {}
             }
@@ -96,17 +115,23 @@ impl Capture {
     }
 
     fn hand_over(&mut self, out: &mut Output) {
-        out.ended.clear();
-        if out.calls.is_empty() {
+        if out.calls.is_empty() && out.ended.is_empty() {
             return;
         }
-        let mut batch = std::mem::take(&mut out.calls);
-        for exchange in &mut batch {
+        let mut batch = Batch { calls: std::mem::take(&mut out.calls), ended: Vec::new() };
+        for exchange in &mut batch.calls {
             self.resolver.name(exchange);
+        }
+        for connection in out.ended.drain(..) {
+            let (ends, at) = (&connection.connection, connection.ended_at);
+            let service = self.resolver.at_end_of(ends, at);
+            let peer = connection.mirror.as_ref().and_then(|mirror| self.resolver.proven(mirror, at));
+            let unix_ns = self.clock.unix_ns(at);
+            batch.ended.push(Ended { connection, service, peer, unix_ns });
         }
         // Never waits: a judge that is behind costs calls, counted, and not the ring.
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
-            self.meter.add(Count::LostQueue, batch.len() as u64);
+            self.meter.add(Count::LostQueue, batch.calls.len() as u64);
         }
     }
 
@@ -118,9 +143,9 @@ impl Capture {
                 let rows = self.worker.snapshot().into_iter();
                 let rows = rows
                     .map(|row| {
-                        let server = row.connection.role == Role::Server;
-                        let service = self.resolver.end(&row.connection, Thread::default(), server, now);
-                        (row, service)
+                        let service = self.resolver.at_end_of(&row.connection, now);
+                        let peer = row.mirror.as_ref().and_then(|mirror| self.resolver.proven(mirror, now));
+                        (row, service, peer)
                     })
                     .collect();
                 let _ = to.try_send(rows);

@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use super::{Core, Error};
 use crate::clock::Offset;
 use crate::control::rows::{ConnectionRow, ServiceRow};
-use crate::control::{self, Backend, Holder, News, Server, Unavailable};
+use crate::control::{self, Backend, Form, Holder, News, Server, Unavailable};
+use crate::graph::Format;
 use crate::model::json::time;
 use crate::model::{Exchange, Filter, Service};
 
@@ -74,12 +75,12 @@ impl Backend for Door {
     fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable> {
         let clock = Offset::new();
         let rows = self.core.connections().map_err(|error| unavailable(&error))?.into_iter();
-        let rows = rows.filter(|(connection, _)| !connection.own).map(|(connection, service)| ConnectionRow {
+        let rows = rows.filter(|(connection, ..)| !connection.own).map(|(connection, service, peer)| ConnectionRow {
             opened_unix_ns: clock.unix_ns(connection.connection.opened_at),
             last_unix_ns: clock.unix_ns(connection.last_at),
             connection,
             service: self.shown(&service),
-            peer: None,
+            peer: peer.map(|peer| self.shown(&peer)),
         });
         Ok(rows.collect())
     }
@@ -95,6 +96,17 @@ impl Backend for Door {
             last_unix_ns: clock.unix_ns(seen.last),
         });
         Ok(rows.collect())
+    }
+
+    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {
+        let form = match form {
+            Form::Text => Format::Text,
+            Form::Json => Format::Json,
+            Form::Dot => Format::Dot,
+            Form::Mermaid => Format::Mermaid,
+        };
+        let snapshot = self.core.graph().snapshot(since);
+        snapshot.render(form).map_err(|error| Unavailable(error.to_string()))
     }
 
     fn stats(&self) -> Result<Value, Unavailable> {

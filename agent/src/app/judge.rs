@@ -1,14 +1,16 @@
 //! The judging thread: each call is redacted, kept, measured, exported and shown.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::capture::Batch;
+use crate::clock;
 use crate::config::Select;
 use crate::export::{Exporter, Metrics};
+use crate::graph::Graph;
 use crate::meter::{Count, Meter};
-use crate::model::{Exchange, Kind};
+use crate::model::{Exchange, Kind, Role};
 use crate::recent::Recent;
 use crate::redact::Redactor;
 
@@ -31,6 +33,7 @@ pub(super) struct Judge {
     pub bench: Arc<RwLock<Bench>>,
     pub recent: Arc<Recent>,
     pub metrics: Arc<Metrics>,
+    pub graph: Arc<Mutex<Graph>>,
     pub meter: Arc<Meter>,
     pub viewer: Option<Viewer>,
 }
@@ -41,7 +44,9 @@ impl Judge {
         loop {
             match self.batches.recv_timeout(IDLE) {
                 Ok(batch) => self.judge(batch),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.graph.lock().unwrap_or_else(PoisonError::into_inner).tick(clock::monotonic_ns());
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -50,8 +55,8 @@ impl Judge {
 
     fn judge(&mut self, batch: Batch) {
         let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
-        let mut calls = Vec::with_capacity(batch.len());
-        for mut exchange in batch {
+        let mut calls = Vec::with_capacity(batch.calls.len());
+        for mut exchange in batch.calls {
             if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
                 self.meter.add(Count::FilteredSelect, 1);
                 continue;
@@ -59,6 +64,20 @@ impl Judge {
             bench.redactor.apply(&mut exchange);
             calls.push(Arc::new(exchange));
         }
+        let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        for call in &calls {
+            graph.call(call);
+        }
+        for ended in batch.ended {
+            let port = match ended.connection.connection.role {
+                Role::Client => ended.connection.connection.remote.port(),
+                _ => ended.connection.connection.local.port(),
+            };
+            if bench.select.is_everything() || bench.select.takes(&ended.service, port) {
+                graph.ended(&ended.connection, &ended.service, ended.peer.as_deref(), ended.unix_ns);
+            }
+        }
+        drop(graph);
         self.metrics.record(&calls);
         if let Some(exporter) = &bench.exporter {
             exporter.offer(&calls);

@@ -13,22 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::clock::Offset;
+use crate::clock::{self, Offset};
 use crate::config::{Loaded, Sources};
 use crate::export::prometheus::{self, Page, Snapshot};
-use crate::export::{Bound, EndpointError, Ledger, Metrics};
+use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
 use crate::flow::Worker;
+use crate::graph::{self, Graph};
 use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::facts::Facts;
 use crate::kernel::load::{self, Half};
 use crate::kernel::plan::{self, Unfit};
 use crate::kernel::ring::Reader;
 use crate::meter::Meter;
-use crate::model::{OpenConnection, Service};
 use crate::recent::{Disk, Recent};
 use crate::redact::{BadTemplate, Redactor};
 
 use capture::Ask;
+pub use capture::Open;
 use judge::Bench;
 pub use judge::Viewer;
 pub use stats::{ProgramRow, Row, Stats};
@@ -92,6 +93,7 @@ pub struct Core {
     bench: Arc<RwLock<Bench>>,
     recent: Arc<Recent>,
     metrics: Arc<Metrics>,
+    graph: Arc<Mutex<Graph>>,
     exported: Arc<Ledger>,
     loaded: Mutex<Loaded>,
     sources: Sources,
@@ -126,7 +128,9 @@ impl Agent {
         let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
         let recent = Arc::new(Recent::new(memory, disk, Arc::clone(&meter)));
         let metrics = Arc::new(Metrics::new(Bound::default()));
+        let graph = Arc::new(Mutex::new(Graph::new(graph::Settings::default(), clock::unix_ns())));
         let exported = Arc::new(Ledger::default());
+        metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
         let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
@@ -151,6 +155,7 @@ impl Agent {
             bench: Arc::clone(&bench),
             recent: Arc::clone(&recent),
             metrics: Arc::clone(&metrics),
+            graph: Arc::clone(&graph),
             meter: Arc::clone(&meter),
             viewer,
         };
@@ -168,6 +173,7 @@ impl Agent {
             bench,
             recent,
             metrics,
+            graph,
             exported,
             loaded: Mutex::new(loaded),
             sources,
@@ -224,14 +230,21 @@ impl Core {
         from.recv_timeout(ANSWER).map_err(|_| Error::Busy)
     }
 
-    /// Every live connection, with its owner's service. Blocks for up to 2 s.
-    pub fn connections(&self) -> Result<Vec<(OpenConnection, Arc<Service>)>, Error> {
+    /// Every live connection, its owner's service and the other end's where it is proven. Blocks for up to 2 s.
+    pub fn connections(&self) -> Result<Vec<Open>, Error> {
         self.ask(Ask::Connections)
     }
 
     /// Services seen, and what the resolver did. Blocks for up to 2 s.
     pub fn services(&self) -> Result<(Vec<Seen>, Counts), Error> {
         self.ask(Ask::Services)
+    }
+
+    /// Who calls whom, as it stands now.
+    pub fn graph(&self) -> MutexGuard<'_, Graph> {
+        let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        graph.tick(clock::monotonic_ns());
+        graph
     }
 
     /// Recent calls.
@@ -264,7 +277,7 @@ impl Core {
     fn snapshot(&self) -> Snapshot {
         let own = stats::own();
         let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
-        for (row, _) in self.connections().unwrap_or_default() {
+        for (row, ..) in self.connections().unwrap_or_default() {
             let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());
             *connections.entry(key).or_default() += 1;
         }
@@ -278,10 +291,11 @@ impl Core {
             connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
             programs: programs.collect(),
             blocked: Vec::new(),
+            relations: self.graph().relations().iter().map(translate::relation).collect(),
             map_bytes: Some(self.half().map_bytes()),
             cpu_seconds: Some(own.cpu_seconds),
             resident_bytes: Some(own.resident_bytes),
-            started: Some(crate::clock::unix_ns() as f64 / 1e9 - self.started.elapsed().as_secs_f64()),
+            started: Some(clock::unix_ns() as f64 / 1e9 - self.started.elapsed().as_secs_f64()),
         }
     }
 }

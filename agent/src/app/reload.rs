@@ -25,7 +25,6 @@ pub(super) fn exporter(
     metrics: &Arc<Metrics>,
     ledger: &Arc<Ledger>,
 ) -> Result<Option<Arc<Exporter>>, EndpointError> {
-    metrics.sample(Sampler::new(settings.traces.sample));
     let Some(wanted) = translate::export(settings) else { return Ok(None) };
     Exporter::start(&wanted, metrics, Arc::clone(ledger)).map(|exporter| Some(Arc::new(exporter)))
 }
@@ -42,7 +41,14 @@ impl Core {
         let same = translate::export(&old) == translate::export(new);
         let started =
             if same { None } else { Some(exporter(new, &self.metrics, &self.exported).map_err(Error::from)?) };
+        if self.asks.try_send(Ask::Identity(identity)).is_err() {
+            if let Some(Some(exporter)) = started {
+                exporter.stop(FLUSH).await;
+            }
+            return Err(Refused::Part(Error::Busy));
+        }
         // From here on nothing can be refused.
+        self.metrics.sample(Sampler::new(new.traces.sample));
         let replaced = {
             let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);
             bench.redactor = redactor;
@@ -50,7 +56,6 @@ impl Core {
             started.and_then(|started| std::mem::replace(&mut bench.exporter, started))
         };
         self.recent.set_limit(usize::try_from(new.recent.memory).unwrap_or(usize::MAX));
-        self.asks.try_send(Ask::Identity(identity)).map_err(|_| Refused::Part(Error::Busy))?;
         let mut warnings = loaded.warnings.clone();
         for (key, changed) in [
             ("kernel", old.kernel != new.kernel),

@@ -1,7 +1,8 @@
 //! The configuration as usable → each layer's own settings.
 
 use crate::config::{self, Level, Otlp, Protocol};
-use crate::{export, flow, identity, redact};
+use crate::export::prometheus;
+use crate::{export, flow, graph, identity, redact};
 
 /// Settings of the redactor.
 pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
@@ -96,5 +97,28 @@ fn protocol(protocol: Protocol) -> export::Protocol {
     match protocol {
         Protocol::Grpc => export::Protocol::Grpc,
         Protocol::Http => export::Protocol::Http,
+    }
+}
+
+/// A pair of services for the Prometheus page.
+pub(super) fn relation(relation: &graph::Relation) -> prometheus::Relation {
+    let seconds = |buckets: &graph::Buckets| {
+        if buckets.count() == 0 {
+            return prometheus::Seconds::default();
+        }
+        let mut sum = 0;
+        let bounds = graph::BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
+        let up_to = bounds.zip(buckets.counts).map(|(bound, count)| {
+            sum += count;
+            (bound, sum)
+        });
+        prometheus::Seconds { buckets: up_to.collect(), sum: buckets.sum_ns as f64 / 1e9 }
+    };
+    prometheus::Relation {
+        client: std::sync::Arc::clone(&relation.client),
+        server: std::sync::Arc::clone(&relation.server),
+        calls: relation.calls,
+        failed: relation.failed,
+        seconds: [seconds(&relation.client_seconds), seconds(&relation.server_seconds)],
     }
 }

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod connections;
 mod doctor;
+mod graph;
 mod line;
 mod live;
 mod man;
@@ -40,6 +41,7 @@ enum Verb {
     Calls(calls::Arguments),
     Connections(connections::Arguments),
     Services(services::Arguments),
+    Graph(graph::Arguments),
     Stats(stats::Arguments),
     Doctor(doctor::Arguments),
     Reload(reload::Arguments),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
         Verb::Calls(arguments) => calls::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Services(arguments) => services::run(&arguments),
+        Verb::Graph(arguments) => graph::run(&arguments),
         Verb::Stats(arguments) => stats::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Reload(arguments) => reload::run(&arguments),

@@ -64,6 +64,13 @@ pub(super) fn document(status: StatusCode, value: &impl Serialize) -> Response<R
     response
 }
 
+/// A text that was made elsewhere.
+pub(super) fn text(kind: &'static str, text: String) -> Response<Reply> {
+    let mut response = Response::new(Reply::Whole(Some(text.into())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
 /// An answer that says what is wrong: `{"error": …}`.
 pub(super) fn error(status: StatusCode, text: &str) -> Response<Reply> {
     document(status, &serde_json::json!({ "error": text }))

@@ -64,6 +64,13 @@ impl Client {
         serde_json::from_slice(&text).map_err(|error| self.bad(error.into()))
     }
 
+    /// Asks for a text.
+    pub fn text(&self, target: &str) -> Result<String, Error> {
+        let mut text = String::new();
+        self.send("GET", target, true)?.read_to_string(&mut text).map_err(|source| self.bad(source))?;
+        Ok(text)
+    }
+
     /// Asks for lines; the iterator ends when the agent has told all, for a follower when the agent stops.
     pub fn lines(&self, target: &str) -> Result<impl Iterator<Item = Result<String, Error>> + use<>, Error> {
         let mut body = self.send("GET", target, false)?;

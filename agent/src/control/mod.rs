@@ -40,6 +40,19 @@ pub struct News {
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
+/// How the graph is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line an edge.
+    Text,
+    /// One document, as CONTRACT has it.
+    Json,
+    /// Graphviz.
+    Dot,
+    /// Mermaid flowchart.
+    Mermaid,
+}
+
 /// What the server asks. Every method may wait, for a second at most: it is called on a thread where that is allowed.
 pub trait Backend: Send + Sync + 'static {
     /// Up to `last` calls that fit and came before a place, newest first.
@@ -52,6 +65,8 @@ pub trait Backend: Send + Sync + 'static {
     fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable>;
     /// Every service that was seen.
     fn services(&self) -> Result<Vec<ServiceRow>, Unavailable>;
+    /// The dependency graph; with `since` (nanoseconds since the Unix epoch), edges used after it.
+    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable>;
     /// The ledger and what the agent uses: `weir stats --json`.
     fn stats(&self) -> Result<Value, Unavailable>;
     /// What this node can do and what runs: `weir doctor --json`.

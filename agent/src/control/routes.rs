@@ -6,7 +6,7 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use tokio::sync::watch;
 
 use super::{
-    Backend,
+    Backend, Form,
     body::{self, Lines, Reply},
 };
 use crate::{
@@ -42,7 +42,7 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     let reading = method == Method::GET || method == Method::HEAD;
     let path = uri.path();
     let known = match path {
-        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/stats" | "/v1/doctor" => reading,
+        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/graph" | "/v1/stats" | "/v1/doctor" => reading,
         "/v1/reload" => method == Method::POST,
         _ => return body::error(StatusCode::NOT_FOUND, &format!("there is no {path}; see the control API in README")),
     };
@@ -57,6 +57,20 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
         return match Calls::parse(query) {
             Ok(calls) => self::calls(context, calls),
             Err(text) => body::error(StatusCode::BAD_REQUEST, &text),
+        };
+    }
+    if path == "/v1/graph" {
+        let asked = match graph(query) {
+            Ok(asked) => asked,
+            Err(text) => return body::error(StatusCode::BAD_REQUEST, &text),
+        };
+        let backend = Arc::clone(&context.backend);
+        let answer = tokio::task::spawn_blocking(move || backend.graph(asked.0, asked.1)).await;
+        let kind = if asked.0 == Form::Json { "application/json" } else { "text/plain; charset=utf-8" };
+        return match answer {
+            Ok(Ok(text)) => body::text(kind, text),
+            Ok(Err(error)) => body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+            Err(_) => body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"),
         };
     }
     if !query.is_empty() {
@@ -95,6 +109,25 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
         },
     };
     answer.unwrap_or_else(|error| body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+}
+
+/// Parameters of `GET /v1/graph`: how, and since when.
+fn graph(query: &str) -> Result<(Form, Option<u64>), String> {
+    let (mut form, mut filter) = (Form::Json, Filter::default());
+    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
+        match (name.as_str(), value.as_str()) {
+            ("format", "text") => form = Form::Text,
+            ("format", "json") => form = Form::Json,
+            ("format", "dot") => form = Form::Dot,
+            ("format", "mermaid") => form = Form::Mermaid,
+            ("format", _) => return Err(format!("format: `{value}` is none of text, json, dot, mermaid")),
+            ("since", _) => {
+                filter.set("since", &value, clock::unix_ns()).map_err(|error| error.to_string())?;
+            }
+            _ => return Err(format!("there is no parameter `{name}`")),
+        }
+    }
+    Ok((form, filter.since_unix_ns))
 }
 
 /// `GET /v1/calls`.

@@ -153,6 +153,7 @@ impl Live {
             visibility: self.dialect.visibility(),
             bytes: self.bytes,
             calls: self.calls,
+            mirror: self.mirror.clone(),
             in_flight: self.dialect.busy(),
             own: self.own,
             last_at: self.last_at,

@@ -215,7 +215,7 @@ impl Worker {
             out.ended.push(EndedConnection {
                 connection: row.connection,
                 established: true,
-                mirrored: live.mirror.is_some(),
+                mirror: row.mirror,
                 protocol: row.protocol,
                 visibility: row.visibility,
                 bytes: closed.bytes,
@@ -239,7 +239,7 @@ impl Worker {
         Some(EndedConnection {
             connection: Arc::new(connection),
             established: false,
-            mirrored: false,
+            mirror: None,
             protocol: None,
             visibility: Visibility::Opaque("not_established"),
             bytes: closed.bytes,

@@ -111,7 +111,7 @@ impl Graph {
         let (client, server, port) = match connection.role {
             Role::Client => (own, end, connection.remote.port()),
             // Its client's end tells it too.
-            Role::Server if ended.mirrored => return,
+            Role::Server if ended.mirror.is_some() => return,
             Role::Server => (end, own, connection.local.port()),
             Role::Unknown => return,
         };

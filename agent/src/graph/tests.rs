@@ -190,7 +190,7 @@ fn ended(role: Role, error: Option<&'static str>, protocol: Option<&'static str>
     EndedConnection {
         connection: Arc::new(Connection { role, ..(*exchange.connection).clone() }),
         established: error.is_none(),
-        mirrored: false,
+        mirror: None,
         protocol,
         visibility: Visibility::Opaque("tls"),
         bytes: [30, 5],
@@ -205,7 +205,15 @@ fn connections_without_calls_are_edges_too() {
     let (curl, bank) = (service("curl"), service("bank"));
     graph.ended(&ended(Role::Client, Some("connection_refused"), None), &curl, None, 99 * SECOND);
     graph.ended(&ended(Role::Client, None, Some("tls")), &curl, Some(&bank), 99 * SECOND);
-    graph.ended(&EndedConnection { mirrored: true, ..ended(Role::Server, None, Some("tls")) }, &bank, None, 1);
+    graph.ended(
+        &EndedConnection {
+            mirror: Some(ended(Role::Client, None, None).connection),
+            ..ended(Role::Server, None, Some("tls"))
+        },
+        &bank,
+        None,
+        1,
+    );
     graph.ended(&ended(Role::Unknown, None, None), &bank, None, 1);
     let snapshot = graph.snapshot(None);
     let rows: Vec<_> = snapshot

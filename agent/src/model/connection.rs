@@ -82,6 +82,8 @@ pub struct OpenConnection {
     pub bytes: [u64; 2],
     /// Calls so far.
     pub calls: u64,
+    /// Its other end, where it is observed on this node too.
+    pub mirror: Option<Arc<Connection>>,
     /// A call is running.
     pub in_flight: bool,
     /// It belongs to the agent itself, or its other end does.
@@ -97,8 +99,8 @@ pub struct EndedConnection {
     pub connection: Arc<Connection>,
     /// It was established.
     pub established: bool,
-    /// Its other end is observed on this node too, and tells the same.
-    pub mirrored: bool,
+    /// Its other end, where it is observed on this node too and tells the same.
+    pub mirror: Option<Arc<Connection>>,
     /// What was spoken; absent where it is not known.
     pub protocol: Option<&'static str>,
     /// How it was seen.

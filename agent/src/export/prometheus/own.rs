@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::text::{Kind, Labels, Text};
+use super::text::{Bucket, Kind, Labels, Text};
 use crate::export::ledger::Ledger;
 use crate::export::metrics::Metrics;
 
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub programs: Vec<Program>,
     /// `weir_blocked_total`: rule, mode, calls.
     pub blocked: Vec<(Arc<str>, &'static str, u64)>,
+    /// `traces_service_graph_*`.
+    pub relations: Vec<Relation>,
     /// Locked memory of kernel maps, bytes.
     pub map_bytes: Option<u64>,
     /// CPU time of this process, seconds.
@@ -26,6 +28,30 @@ pub struct Snapshot {
     pub resident_bytes: Option<u64>,
     /// Start of this process, seconds since the Unix epoch.
     pub started: Option<f64>,
+}
+
+/// Calls between two services, as service-graph panels of Grafana read them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Relation {
+    /// Who calls.
+    pub client: Arc<str>,
+    /// Who answers.
+    pub server: Arc<str>,
+    /// Calls, each once.
+    pub calls: u64,
+    /// Of them, those that failed.
+    pub failed: u64,
+    /// Durations that the client's ends told of, then those that the servers' ends did.
+    pub seconds: [Seconds; 2],
+}
+
+/// Durations in buckets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seconds {
+    /// Bound and number of observations up to it; the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    /// Sum, seconds.
+    pub sum: f64,
 }
 
 /// A kernel program's own account.
@@ -50,6 +76,7 @@ pub(super) fn write<W: io::Write>(
     text.sample(&Labels::new().with("version", env!("CARGO_PKG_VERSION")), 1)?;
     calls(text, metrics, ledger, now)?;
     kernel(text, now)?;
+    graph(text, now)?;
     kept(text, metrics)?;
     process(text, now)
 }
@@ -129,6 +156,36 @@ fn kernel<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
         .write(text, now.programs.iter().map(|program| (of(program), program.seconds)))?;
     let blocked = now.blocked.iter().map(|(rule, mode, n)| (pair(("rule", rule), ("mode", mode)), *n as f64));
     Family::counter("weir_blocked", "Calls that a drop rule met.").write(text, blocked)
+}
+
+fn graph<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
+    let labels = |relation: &Relation| {
+        pair(("client", &relation.client), ("server", &relation.server)).with("connection_type", "")
+    };
+    let count =
+        |of: fn(&Relation) -> u64| now.relations.iter().map(move |relation| (labels(relation), of(relation) as f64));
+    Family::counter("traces_service_graph_request", "Calls between two services, each once.")
+        .write(text, count(|relation| relation.calls))?;
+    Family::counter("traces_service_graph_request_failed", "Of them, those that failed.")
+        .write(text, count(|relation| relation.failed))?;
+    let families = [
+        ("traces_service_graph_request_client_seconds", "Duration of calls as their clients saw them."),
+        ("traces_service_graph_request_server_seconds", "Duration of calls as their servers saw them."),
+    ];
+    for (side, (family, help)) in families.into_iter().enumerate() {
+        let told = |relation: &&Relation| relation.seconds.get(side).is_some_and(|seconds| !seconds.buckets.is_empty());
+        let mut head = false;
+        for relation in now.relations.iter().filter(told) {
+            if !std::mem::replace(&mut head, true) {
+                text.family(family, Kind::Histogram, "seconds", help)?;
+            }
+            let Some(seconds) = relation.seconds.get(side) else { continue };
+            let buckets = seconds.buckets.iter().map(|&(bound, count)| Bucket { bound, count, exemplar: None });
+            let all = seconds.buckets.last().map_or(0, |&(_, count)| count);
+            text.histogram(&labels(relation), buckets, seconds.sum, all)?;
+        }
+    }
+    Ok(())
 }
 
 fn kept<W: io::Write>(text: &mut Text<W>, metrics: &Metrics) -> io::Result<()> {

@@ -40,6 +40,13 @@ fn content(metrics: Arc<Metrics>) -> Page {
         connections: vec![("plaintext", "", 2), ("opaque", "rustls", 1)],
         programs: vec![Program { name: "weir_sock_ops".to_owned(), runs: 5, seconds: 0.25 }],
         blocked: vec![(Arc::from("7"), "monitor", 3)],
+        relations: vec![Relation {
+            client: "curl".into(),
+            server: "shop".into(),
+            calls: 3,
+            failed: 1,
+            seconds: [Seconds::default(), Seconds { buckets: vec![(0.1, 2), (f64::INFINITY, 3)], sum: 0.5 }],
+        }],
         map_bytes: Some(4096),
         cpu_seconds: Some(1.5),
         resident_bytes: Some(1 << 20),
@@ -97,6 +104,18 @@ weir_program_seconds_total{program="weir_sock_ops"} 0.25
 # HELP weir_blocked_total Calls that a drop rule met.
 # TYPE weir_blocked_total counter
 weir_blocked_total{rule="7",mode="monitor"} 3
+# HELP traces_service_graph_request_total Calls between two services, each once.
+# TYPE traces_service_graph_request_total counter
+traces_service_graph_request_total{client="curl",server="shop",connection_type=""} 3
+# HELP traces_service_graph_request_failed_total Of them, those that failed.
+# TYPE traces_service_graph_request_failed_total counter
+traces_service_graph_request_failed_total{client="curl",server="shop",connection_type=""} 1
+# HELP traces_service_graph_request_server_seconds Duration of calls as their servers saw them.
+# TYPE traces_service_graph_request_server_seconds histogram
+traces_service_graph_request_server_seconds_bucket{client="curl",server="shop",connection_type="",le="0.1"} 2
+traces_service_graph_request_server_seconds_bucket{client="curl",server="shop",connection_type="",le="+Inf"} 3
+traces_service_graph_request_server_seconds_sum{client="curl",server="shop",connection_type=""} 0.5
+traces_service_graph_request_server_seconds_count{client="curl",server="shop",connection_type=""} 3
 # HELP weir_metric_overflow_calls_total Calls counted in a series with otel_metric_overflow, because there were too many series.
 # TYPE weir_metric_overflow_calls_total counter
 weir_metric_overflow_calls_total 0
@@ -155,7 +174,9 @@ fn the_page_of_openmetrics() {
         format!(" # {{trace_id=\"{}\",span_id=\"{}\"}} {value} {at}", "01".repeat(16), "02".repeat(8))
     };
     let mut expected = [OWN, CALLS].concat();
-    for family in ["weir_messages", "weir_calls", "weir_exported", "weir_program_runs", "weir_blocked"] {
+    let graph = ["traces_service_graph_request", "traces_service_graph_request_failed"];
+    let own = ["weir_messages", "weir_calls", "weir_exported", "weir_program_runs", "weir_blocked"];
+    for family in own.into_iter().chain(graph) {
         expected = expected.replace(&format!("# HELP {family}_total"), &format!("# HELP {family}"));
         expected = expected.replace(&format!("# TYPE {family}_total"), &format!("# TYPE {family}"));
     }
@@ -172,6 +193,7 @@ fn the_page_of_openmetrics() {
         ("process_resident_memory_bytes", "gauge", "bytes"),
         ("process_start_time_seconds", "gauge", "seconds"),
         ("http_server_request_duration_seconds", "histogram", "seconds"),
+        ("traces_service_graph_request_server_seconds", "histogram", "seconds"),
     ] {
         expected = expected.replace(&format!("# HELP {family}_total"), &format!("# HELP {family}"));
         expected = expected.replace(&format!("# TYPE {family}_total"), &format!("# TYPE {family}"));

@@ -1,6 +1,7 @@
 //! Both ends of connections: who each is.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use weir_common::conn::{Known, Owner, Role};
@@ -24,8 +25,14 @@ impl Resolver {
     /// [`look`](super::super::look) does, and is not needed for what is opened later.
     pub fn look(&mut self) -> io::Result<Sockets> {
         let found = sockets::look(&self.settings.proc)?;
-        for socket in found.sockets.iter().filter(|socket| !socket.listens()) {
-            self.ends.get_or(socket.cookie, End::default).found = Some((socket.owner, socket.role));
+        self.listeners.clear();
+        for socket in &found.sockets {
+            if socket.listens() {
+                let at = (socket.netns, socket.local.port());
+                self.listeners.entry(at).or_default().push((socket.local.ip(), socket.owner));
+            } else {
+                self.ends.get_or(socket.cookie, End::default).found = Some((socket.owner, socket.role));
+            }
         }
         Ok(found)
     }
@@ -46,9 +53,23 @@ impl Resolver {
                 };
             }
         }
+        if told.owner.known == Known::NO.0 && told.role == Role::SERVER.0 {
+            told.owner = self.listener(&told).unwrap_or(told.owner);
+        }
         // Asked now, while the process is there to be read.
         self.resolve(&told.owner, Thread::default(), told.head.at, None);
         told
+    }
+
+    /// Who held the listener of an accepted socket when [`Self::look`] saw it. A listener that is younger than that was
+    /// seen by the kernel half, and its owner comes with the announcement.
+    fn listener(&self, opened: &Opened) -> Option<Owner> {
+        let ip = Ipv6Addr::from(opened.ends.local).to_canonical();
+        let all = self.listeners.get(&(opened.netns, opened.ends.local_port))?;
+        let mut fitting = all.iter().filter(|(bound, _)| bound.is_unspecified() || bound.to_canonical() == ip);
+        let (_, first) = fitting.next()?;
+        let certain = first.known != Known::NO.0 && fitting.all(|(_, other)| other.tgid == first.tgid);
+        certain.then_some(Owner { known: Known::LISTENER.0, ..*first })
     }
 
     /// Fills in who made a call, and who is at its other end where that is proven to be on this node.
@@ -59,15 +80,32 @@ impl Resolver {
         let server = exchange.kind == Kind::Server;
         // When `by` did what it did: a server's child may be younger than the request.
         let (here, there) = if server { (answered, request) } else { (request, answered) };
-        if exchange.by.tid != 0 {
-            self.ends.get_or(connection.cookie, End::default).by = exchange.by;
-        }
+        self.sent(connection.cookie, exchange.by);
         exchange.service = self.end(&connection, exchange.by, server, here);
         exchange.peer = exchange.mirror.as_ref().and_then(|mirror| {
             let by = self.ends.get(mirror.cookie).map(|end| end.by).unwrap_or_default();
             let service = self.end(mirror, by, !server, there);
             (service.evidence != Evidence::Unknown).then_some(service)
         });
+    }
+
+    /// A thread was seen to send on a connection.
+    pub fn sent(&mut self, cookie: u64, by: Thread) {
+        if by.tid != 0 {
+            self.ends.get_or(cookie, End::default).by = by;
+        }
+    }
+
+    /// The service that uses a connection: of who was last seen to send on it, else of who held it at first.
+    pub fn at_end_of(&mut self, connection: &Connection, at: u64) -> Arc<Service> {
+        let by = self.ends.get(connection.cookie).map(|end| end.by).unwrap_or_default();
+        self.end(connection, by, connection.role == model::Role::Server, at)
+    }
+
+    /// As [`Self::at_end_of`], where it is known.
+    pub fn proven(&mut self, connection: &Connection, at: u64) -> Option<Arc<Service>> {
+        let service = self.at_end_of(connection, at);
+        (service.evidence != Evidence::Unknown).then_some(service)
     }
 
     /// The service of a connection's own end at `at`, `CLOCK_MONOTONIC` nanoseconds.

@@ -8,6 +8,7 @@ mod learn;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weir_common::conn::{Known, Owner};
@@ -72,6 +73,8 @@ pub struct Resolver {
     externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
     ends: Cache<u64, End>,
+    /// Listening sockets that [`look`](Self::look) found, by network namespace and port: where bound, and who held them.
+    listeners: HashMap<(u64, u16), Vec<(IpAddr, Owner)>>,
     unknown: Arc<Service>,
     counts: Counts,
     eager: Eager,
@@ -96,6 +99,7 @@ impl Resolver {
             externals: HashMap::new(),
             registry: Registry::default(),
             ends: Cache::new(settings.connections),
+            listeners: HashMap::new(),
             unknown: Arc::new(Service::unknown()),
             counts: Counts::default(),
             eager: Eager { second: u64::MAX, left: 0 },

@@ -118,6 +118,10 @@ pub(super) fn script(executable: &str, args: &[u8]) -> Option<Arc<str>> {
     let args: Vec<&str> =
         args.split(|&byte| byte == 0).skip(1).map_while(|arg| std::str::from_utf8(arg).ok()).collect();
     let (target, rest) = interpreter.target(&args)?;
+    // A file handed over as a descriptor has no name of its own.
+    if ["/dev/fd/", "/dev/stdin", "/proc/"].iter().any(|place| target.starts_with(place)) {
+        return None;
+    }
     if base == "java" {
         return java(target);
     }

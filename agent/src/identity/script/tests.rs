@@ -40,6 +40,7 @@ fn what_an_interpreter_runs() {
         ("php8.2", "php8.2 -f worker.php", "worker"),
         ("php", "php -S 0.0.0.0:80", ""),
         ("bash", "bash -eu -o pipefail ./loop.sh x", "loop"),
+        ("bash", "bash /dev/fd/63 x", ""),
         ("dash", "sh -c curl http://x", ""),
         ("dash", "sh -ec exit", ""),
         ("dash", "-sh", ""),
