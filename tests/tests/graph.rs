@@ -158,7 +158,7 @@ fn what_fails_and_what_is_no_http_are_edges() -> Result<()> {
             nobody,
             Edge { connections: 3, failed: 3, observed: client(), ..Edge::default() },
         ),
-        edge("redis-cli", "cache", "tcp", redis_port, Edge { connections: 4, observed: client(), ..Edge::default() }),
+        edge("redis-cli", cache, "tcp", redis_port, Edge { connections: 4, observed: client(), ..Edge::default() }),
     ]);
     is(&agent, &[nobody, redis_port, nginx.port()], &expected)?;
     drop(redis);
