@@ -283,12 +283,9 @@ impl Agent {
         self.stop()
     }
 
-    /// Resident memory now, bytes.
+    /// Resident memory now, bytes, without the ring: that is the kernel's memory, and mapped twice.
     pub fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        place::resident(self.pid())
     }
 }
 

@@ -127,3 +127,21 @@ pub fn free_port() -> Result<u16> {
 pub fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
     (name.into(), value.into())
 }
+
+/// Resident memory of a process, bytes, without what it maps of BPF maps: those are the kernel's, and a ring's pages
+/// are mapped twice (`kernel/bpf/ringbuf.c`).
+pub fn resident(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let (mut total, mut ours) = (0, true);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Rss:") if ours => total += words.next().context("no Rss")?.parse::<u64>()?,
+            // A mapping's own line begins with its addresses.
+            Some(first) if first.contains('-') && !first.ends_with(':') => ours = !line.ends_with("anon_inode:bpf-map"),
+            _ => {}
+        }
+    }
+    Ok(total * 1024)
+}

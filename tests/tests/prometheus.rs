@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::ledger::{Labels, Page, count};
 use weir_tests::peers::load;
 use weir_tests::peers::nginx::Nginx;
-use weir_tests::place;
+use weir_tests::place::{self, Scratch};
+use weir_tests::process::{self, Process};
 use weir_tests::wire::{Server, Wire};
+use weir_tests::{script, wait};
 
 /// `promtool check metrics`, which must have nothing to say.
 fn promtool(page: &str) -> Result<()> {
@@ -107,5 +110,62 @@ fn a16_series_are_bounded() -> Result<()> {
     promtool(&agent.get("/metrics")?.1)?;
     drop(wire);
     server.stop()?;
+    agent.finish()
+}
+
+/// A thousand services, each with a call of its own, told apart and exact; a real Prometheus scrapes them.
+#[test]
+fn a16_a_thousand_services_and_a_real_prometheus() -> Result<()> {
+    const SERVICES: usize = 1000;
+    let nginx = Nginx::plain()?;
+    let agent = Agent::start(&[])?;
+    script::at_once((0..10).collect(), |start: usize| {
+        for at in (start..SERVICES).step_by(10) {
+            let mut curl = Command::new(place::program("curl")?);
+            // Two requests, a while apart: the environment of a process that ends within milliseconds can't be read.
+            curl.args(["-s", "--rate", "20/s", "-o", "/dev/null", &nginx.url("/s/200")]);
+            curl.args(["-o", "/dev/null", &nginx.url("/s/200")]).env("OTEL_SERVICE_NAME", format!("service-{at}"));
+            process::run(&mut curl, Duration::from_secs(10))?;
+        }
+        Ok(())
+    })?;
+    assert_eq!(agent.calls(&[nginx.port()], 4 * SERVICES)?.len(), 4 * SERVICES);
+    let (_, text) = agent.get("/metrics")?;
+    promtool(&text)?;
+    let page = Page::parse(&text)?;
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    for (labels, value) in page.samples("http_client_request_duration_seconds_count") {
+        if let Some(name) = labels.get("service_name").filter(|name| name.starts_with("service-")) {
+            *told.entry(name.clone()).or_default() += count(value);
+        }
+    }
+    let expected: BTreeMap<String, u64> = (0..SERVICES).map(|at| (format!("service-{at}"), 2)).collect();
+    assert_eq!(told, expected);
+
+    let scratch = Scratch::new("prometheus")?;
+    let port = place::free_port()?;
+    let file = scratch.write(
+        "prometheus.yml",
+        format!(
+            "global: {{ scrape_interval: 1s }}\nscrape_configs:\n- job_name: weir\n  static_configs: [{{ targets: ['{}'] }}]\n",
+            agent.metrics()
+        ),
+    )?;
+    let mut command = Command::new(place::program("prometheus")?);
+    command.arg(format!("--config.file={}", file.display()));
+    command.arg(format!("--storage.tsdb.path={}", scratch.join("data").display()));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let prometheus = Process::start(command, "prometheus", &scratch)?;
+    let query = "sum(http_client_request_duration_seconds_count%7Bservice_name%3D~%22service-.*%22%7D)";
+    let url = format!("http://127.0.0.1:{port}/api/v1/query?query={query}");
+    let scraped = wait::until(Duration::from_secs(30), "the scraped series", || {
+        let Ok(answer) = load::curl(&["-f", &url]) else { return Ok(None) };
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        let value = answer.pointer("/data/result/0/value/1").and_then(serde_json::Value::as_str);
+        Ok(value.filter(|value| *value == (2 * SERVICES).to_string()).map(str::to_owned))
+    });
+    let scraped = scraped.with_context(|| prometheus.output().unwrap_or_default())?;
+    assert_eq!(scraped, (2 * SERVICES).to_string());
+    drop(prometheus);
     agent.finish()
 }

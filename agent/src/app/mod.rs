@@ -4,6 +4,7 @@ mod capture;
 pub mod doctor;
 mod door;
 mod judge;
+mod memory;
 mod reload;
 mod stats;
 mod translate;
@@ -180,6 +181,7 @@ impl Agent {
             log,
             started,
         });
+        tokio::spawn(memory::give_back());
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
             agent.control = Some(door::open(holder, &agent.core)?);

@@ -2,14 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::peers::nginx::{Nginx, Setup};
+use weir_tests::wait;
 
 const CONNECTIONS: usize = 10_000;
-/// What 10 000 connections with both ends on the node may cost today; the budget that is not met yet is 64 MiB.
-const RESIDENT: u64 = 192 << 20;
+/// What 10 000 connections with both ends on the node may cost, a store of 24 MiB included.
+const RESIDENT: u64 = 64 << 20;
 
 #[test]
 fn a12_ten_thousand_slow_clients() -> Result<()> {
@@ -42,8 +44,13 @@ fn a12_ten_thousand_slow_clients() -> Result<()> {
     }
     let live = agent.lines(&["connections"])?.len();
     ensure!(live >= 2 * CONNECTIONS, "{live} live connections");
-    let resident = agent.resident()?;
-    ensure!(resident <= RESIDENT, "{} MiB resident", resident >> 20);
+    // What a burst took for a moment is given back within seconds.
+    let mut resident = 0;
+    let small = wait::until(Duration::from_secs(25), "memory within its budget", || {
+        resident = agent.resident()?;
+        Ok((resident <= RESIDENT).then_some(()))
+    });
+    small.with_context(|| format!("{} MiB resident", resident >> 20))?;
     drop(streams);
     let log = nginx.logged(2 * CONNECTIONS)?;
     ensure!(log.len() == 2 * CONNECTIONS);

@@ -52,9 +52,10 @@ fn a15_a_receiver_that_comes_back_gets_what_waited() -> Result<()> {
     let agent = start(&format!("http://127.0.0.1:{}", ports.http), &[])?;
     assert_eq!(load::h2load(REQUESTS, 4, &[nginx.url("/s/200")])?.errors, 0);
     let calls = agent.calls(&[nginx.port()], 2 * REQUESTS as usize)?;
-    std::thread::sleep(Duration::from_secs(3));
+    // A minute of being dead: retries have become rare.
+    std::thread::sleep(Duration::from_mins(1));
     let collector = Collector::start(ports)?;
-    wait::until(Duration::from_secs(20), "the spans", || {
+    wait::until(Duration::from_secs(40), "the spans", || {
         let spans = collector.spans()?;
         let whole = calls.iter().all(|call| spans.iter().any(|span| span.span.span_id == call.span_id));
         Ok((spans.len() >= calls.len() && whole).then_some(()))

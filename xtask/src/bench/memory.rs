@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use weir_tests::{agent::Agent, ledger::count, place::Scratch};
+use weir_tests::{
+    agent::Agent,
+    ledger::count,
+    place::{self, Scratch},
+};
 
 use super::{
     load,
@@ -12,6 +16,9 @@ use super::{
 
 /// Bytes in a mebibyte.
 const MIB: f64 = 1_048_576.0;
+
+/// Recent calls kept meanwhile, MiB: by default the store alone may take as much as the whole budget.
+pub(crate) const STORE: u32 = 16;
 
 /// What 10 000 connections with 10 000 requests a second take.
 #[derive(Debug)]
@@ -31,7 +38,8 @@ pub(crate) struct Memory {
 /// Measures it once.
 pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
     let server = load::server(false)?;
-    let settings = Variant::Sampled.settings(collector).unwrap_or_default();
+    let mut settings = Variant::Sampled.settings(collector).unwrap_or_default();
+    settings.push(format!("recent.memory={STORE}MiB"));
     let agent = Agent::start(&settings.iter().map(String::as_str).collect::<Vec<_>>())?;
     let start = status(agent.pid(), "VmHWM:")?;
     let scratch = Scratch::new("connections")?;
@@ -39,7 +47,7 @@ pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
     let mut highest = 0.0_f64;
     for _ in 0..time.as_secs() * 2 {
         thread::sleep(Duration::from_millis(500));
-        highest = highest.max(status(agent.pid(), "VmRSS:")?);
+        highest = highest.max(place::resident(agent.pid())? as f64 / MIB);
     }
     let maps = maps(agent.pid())?;
     let requests = load::many_done(running, time)?;

@@ -193,7 +193,11 @@ fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Re
         report.rows.push(Row::new(name, unit, Samples(vec![value]), budget));
     };
     one("memory at the start, highest", "MiB", memory.start, Some(Budget::AtMost(96.0)));
-    let name = format!("memory with 10 000 connections and {:.0} requests/s", memory.per_second);
+    let name = format!(
+        "resident memory, the ring left out, with 10 000 connections, {:.0} requests/s and a store of {} MiB",
+        memory.per_second,
+        memory::STORE
+    );
     one(&name, "MiB", memory.load, Some(Budget::AtMost(64.0)));
     one("memory of the maps", "MiB", memory.maps, Some(Budget::AtMost(32.0)));
     one("messages lost with 10 000 connections", "", memory.lost as f64, Some(Budget::AtMost(0.0)));
