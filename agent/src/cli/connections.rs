@@ -48,6 +48,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             seen,
         ]
     })?;
-    let headings = ["SERVICE", "ROLE", "LOCAL", "REMOTE", "PEER", "PROTOCOL", ">CALLS", ">IN", ">OUT", "SEEN"];
-    print::text(&table(Screen::of_stdout(), &headings, &rows))
+    let headings = ["SERVICE", "ROLE", "<LOCAL", "<REMOTE", "PEER", "PROTOCOL", ">CALLS", ">IN", ">OUT", "SEEN"];
+    print::text(&table(Screen::of_table(), &headings, &rows))
 }

@@ -26,6 +26,12 @@ impl Screen {
         Self { width: columns.unwrap_or(WIDTH).max(40), colours: terminal && !refused }
     }
 
+    /// For tables: nothing is cut where there is no terminal, since what reads them there looks for whole names.
+    pub(super) fn of_table() -> Self {
+        let screen = Self::of_stdout();
+        if stdout().is_terminal() { screen } else { Self { width: usize::MAX, ..screen } }
+    }
+
     pub(super) fn paint(self, colour: Colour, text: &str) -> String {
         if self.colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
     }
@@ -67,6 +73,16 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     }
 }
 
+/// As [`fit`], but what does not fit loses its beginning: the end of an address is its port.
+fn fit_end(text: &str, width: usize) -> String {
+    let over = text.chars().count().saturating_sub(width);
+    if over == 0 || width == 0 {
+        fit(text, width)
+    } else {
+        std::iter::once('…').chain(text.chars().skip(over + 1)).collect()
+    }
+}
+
 /// A length of time in at most 6 columns.
 pub(super) fn duration(ns: u64) -> String {
     let ns = ns as f64;
@@ -103,10 +119,11 @@ fn number(value: f64) -> String {
 }
 
 /// Rows under headings; a column that begins with `>` stands at the right. Columns that are too wide for the screen are
-/// cut, the widest first.
+/// cut, the widest first; one that begins with `<` is cut at its beginning.
 pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = headings.iter().map(|heading| heading.starts_with('>')).collect();
-    let head: Vec<String> = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
+    let tail: Vec<bool> = headings.iter().map(|heading| heading.starts_with('<')).collect();
+    let head: Vec<String> = headings.iter().map(|heading| heading.trim_start_matches(['<', '>']).to_owned()).collect();
     let mut widths: Vec<usize> = (0..headings.len())
         .map(|n| {
             rows.iter().chain([&head]).filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -114,7 +131,11 @@ pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> 
         .collect();
     let gaps = 2 * headings.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > screen.width {
-        let Some(widest) = widths.iter_mut().max().filter(|width| **width > 8) else { break };
+        // A port with its colon and the mark of the cut is seven columns.
+        let least = |n: usize| if tail.get(n) == Some(&true) { 7 } else { 4 };
+        let widest =
+            widths.iter_mut().enumerate().filter(|(n, width)| **width > least(*n)).max_by_key(|(_, width)| **width);
+        let Some((_, widest)) = widest else { break };
         *widest -= 1;
     }
     let line = |row: &[String]| {
@@ -126,6 +147,8 @@ pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> 
                 let cell = fit(cell, width);
                 let cell = cell.trim_end();
                 let _ = write!(line, "{gap}{cell:>width$}");
+            } else if tail.get(n) == Some(&true) {
+                let _ = write!(line, "{gap}{}", fit_end(cell, width));
             } else {
                 let _ = write!(line, "{gap}{}", fit(cell, width));
             }
@@ -180,6 +203,12 @@ mod tests {
             format!("NAME{}     N\nshort{}     7\n{}…  1234\n", " ".repeat(20), " ".repeat(19), "x".repeat(23))
         );
         assert_eq!(table(screen, &["A", ">B"], &[]), "A  B\n");
+        let rows = [vec!["127.0.0.1:18080".into(), "127.0.0.1:52848".into(), "x".into()]];
+        assert_eq!(
+            table(screen, &["<LOCAL", "<REMOTE", "SEEN"], &rows),
+            "LOCAL        REMOTE       SEEN\n….0.1:18080  ….0.1:52848  x\n"
+        );
+        assert!(table(Screen { width: usize::MAX, colours: false }, &["A"], &[vec!["x".repeat(999)]]).len() > 999);
     }
 
     #[test]

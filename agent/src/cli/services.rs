@@ -43,5 +43,5 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ]
     })?;
     let headings = ["SERVICE", "NAMESPACE", "NAMED BY", ">PROCESSES", "PIDS", "EXECUTABLE", "UNIT"];
-    print::text(&table(Screen::of_stdout(), &headings, &rows))
+    print::text(&table(Screen::of_table(), &headings, &rows))
 }

@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let stats: Value = arguments.agent.client().document("GET", "/v1/stats")?;
-    if arguments.json { print::document(&stats) } else { print::text(&show(&stats, Screen::of_stdout())) }
+    if arguments.json { print::document(&stats) } else { print::text(&show(&stats, Screen::of_table())) }
 }
 
 fn show(stats: &Value, screen: Screen) -> String {

@@ -68,7 +68,7 @@ pub(super) fn hold(cgroup: &File) -> Result<(), Taken> {
     }
 }
 
-/// Who holds the lock, by proc_locks(5): `1: FLOCK ADVISORY WRITE 712 00:1b:1 0 EOF`.
+/// Who holds the lock, by `proc_locks(5)`: `1: FLOCK ADVISORY WRITE 712 00:1b:1 0 EOF`.
 fn holder(file: &File, locks: &Path) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));

@@ -18,7 +18,7 @@ impl Http1 {
         let (request, next) = match &self.client.state {
             State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Resync),
             State::Body(Body::Unknown(_)) => (answered, State::Resync),
-            State::Body(body) => (answered && held, State::Withheld(Withheld::nothing(*body))),
+            State::Body(body) => (answered && held, State::Withheld(Box::new(Withheld::nothing(*body)))),
             _ => (false, State::Resync),
         };
         if self.client.attached && request {

@@ -27,8 +27,8 @@ impl Withheld {
     }
 
     /// The body of a call that was told without it.
-    pub(super) fn nothing(body: Body) -> Box<Self> {
-        Box::new(Self { body, seen: Vec::new(), first: Stamp::default() })
+    pub(super) fn nothing(body: Body) -> Self {
+        Self { body, seen: Vec::new(), first: Stamp::default() }
     }
 
     pub(super) fn held(&self) -> usize {
