@@ -386,7 +386,7 @@ fn ends_empty(conn: &Conn, len: u32) -> u32 {
     let byte = |back: u32| u32::from(conn.hold[len.wrapping_sub(back) as usize & (HOLD - 1)]);
     let is = |byte: u32, c: u8| (byte ^ u32::from(c)).wrapping_sub(1) >> 31;
     // What lies before the first byte of a segment of one or two bytes is of an earlier one.
-    let (enough, more) = ((len > 1) as u32, (len > 2) as u32);
+    let (enough, more) = (u32::from(len > 1), u32::from(len > 2));
     let bare = is(byte(2), b'\n') & enough;
     let full = is(byte(2), b'\r') & is(byte(3), b'\n') & more;
     is(byte(1), b'\n') & (bare | full)

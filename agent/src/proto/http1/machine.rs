@@ -233,7 +233,7 @@ impl Http1 {
                         && self.refused()
                         && let Some(withheld) = Withheld::begin(body, rest, here)
                     {
-                        self.client.state = State::Withheld(withheld);
+                        self.client.state = State::Withheld(Box::new(withheld));
                         rest.len()
                     } else {
                         self.body(side, Some(rest), 0, chunk.at, out) as usize

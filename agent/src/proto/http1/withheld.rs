@@ -21,9 +21,9 @@ pub(super) struct Withheld {
 
 impl Withheld {
     /// `None`: these bytes are decided.
-    pub(super) fn begin(body: Body, bytes: &[u8], first: Stamp) -> Option<Box<Self>> {
+    pub(super) fn begin(body: Body, bytes: &[u8], first: Stamp) -> Option<Self> {
         let open = matches!(body, Body::Length(_) | Body::Chunked(_)) && undecided(bytes);
-        open.then(|| Box::new(Self { body, seen: bytes.to_vec(), first }))
+        open.then(|| Self { body, seen: bytes.to_vec(), first })
     }
 
     /// The body of a call that was told without it.
