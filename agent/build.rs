@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Runs the inner cargo; returns the object's path.
 fn build(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the package has no parent folder")?;
+    let package = env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set: run by cargo only")?;
+    // Asked when it runs: a target folder may have been copied from another checkout.
+    let root = Path::new(&package).parent().ok_or("the package has no parent folder")?;
     for input in
         ["agent-ebpf", "agent-common/src", "agent-common/Cargo.toml", "Cargo.toml", "Cargo.lock", "agent/build"]
     {
