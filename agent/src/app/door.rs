@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::{Core, Error};
+use super::{Core, Error, blocks};
 use crate::clock::Offset;
 use crate::control::rows::{ConnectionRow, ServiceRow};
-use crate::control::{self, Backend, Form, Holder, News, Server, Unavailable};
+use crate::control::{self, Backend, Change, Form, Holder, News, NotMade, Server, Unavailable};
 use crate::graph::Format;
 use crate::model::json::time;
 use crate::model::{Exchange, Filter, Service};
+use crate::policy::set::SetError;
 
 /// Takes the right to the control socket, so that a second agent is refused before it attaches anything. `None`: it is
 /// turned off, or can't be had on this node; the agent does without.
@@ -56,6 +57,11 @@ impl Door {
 
 fn unavailable(error: &Error) -> Unavailable {
     Unavailable(error.to_string())
+}
+
+fn not_made(refused: &blocks::Refused) -> NotMade {
+    let unknown = matches!(refused, blocks::Refused::Set(SetError::Unknown(_)));
+    NotMade { unknown, why: refused.to_string() }
 }
 
 impl Backend for Door {
@@ -138,6 +144,29 @@ impl Backend for Door {
 
     fn doctor(&self) -> Result<Value, Unavailable> {
         serde_json::to_value(self.core.doctor()).map_err(|error| Unavailable(error.to_string()))
+    }
+
+    fn blocks(&self) -> Vec<Value> {
+        self.core.blocks.list()
+    }
+
+    fn explain(&self, id: &str) -> Result<Value, NotMade> {
+        self.core.blocks.explain(id, self.core.recent()).map_err(|refused| not_made(&refused))
+    }
+
+    fn mode(&self) -> Value {
+        self.core.blocks.mode()
+    }
+
+    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade> {
+        let blocks = &self.core.blocks;
+        let made = match change {
+            Change::Add(rule) => blocks.add(who, rule),
+            Change::Rehearse(rule) => blocks.rehearse(who, rule, self.core.recent()),
+            Change::Remove(id) => blocks.remove(who, &id),
+            Change::Mode(mode) => blocks.set_mode(who, &mode),
+        };
+        made.map_err(|refused| not_made(&refused))
     }
 
     fn reload(&self) -> Result<Vec<String>, String> {

@@ -4,13 +4,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::blocks::Blocks;
 use super::capture::Batch;
 use crate::clock;
 use crate::config::Select;
 use crate::export::{Exporter, Metrics};
 use crate::graph::Graph;
 use crate::meter::{Count, Meter};
-use crate::model::{Exchange, Kind, Role};
+use crate::model::{Exchange, Kind, Role, Verdict};
 use crate::recent::Recent;
 use crate::redact::Redactor;
 
@@ -34,6 +35,7 @@ pub(super) struct Judge {
     pub recent: Arc<Recent>,
     pub metrics: Arc<Metrics>,
     pub graph: Arc<Mutex<Graph>>,
+    pub blocks: Arc<Blocks>,
     pub meter: Arc<Meter>,
     pub viewer: Option<Viewer>,
 }
@@ -60,6 +62,12 @@ impl Judge {
             if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
                 self.meter.add(Count::FilteredSelect, 1);
                 continue;
+            }
+            // Rules read what the redactor takes away.
+            if exchange.verdict == Verdict::Allowed
+                && let Some(verdict) = self.blocks.judge(&exchange)
+            {
+                exchange.verdict = verdict;
             }
             bench.redactor.apply(&mut exchange);
             calls.push(Arc::new(exchange));

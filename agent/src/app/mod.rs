@@ -1,5 +1,6 @@
 //! The wiring: facts → plan → load, then the threads and what they hand each other.
 
+mod blocks;
 mod capture;
 pub mod doctor;
 mod door;
@@ -29,6 +30,8 @@ use crate::meter::Meter;
 use crate::recent::{Disk, Recent};
 use crate::redact::{BadTemplate, Redactor};
 
+pub use crate::policy::audit;
+use blocks::Blocks;
 use capture::Ask;
 pub use capture::Open;
 use judge::Bench;
@@ -57,6 +60,9 @@ pub enum Error {
     /// Names of services.
     #[error("identity rules")]
     Identity(#[from] crate::identity::SettingsError),
+    /// Drop rules.
+    #[error(transparent)]
+    Rules(#[from] blocks::Refused),
     /// Route templates.
     #[error("routes.templates")]
     Routes(#[from] BadTemplate),
@@ -95,6 +101,7 @@ pub struct Core {
     recent: Arc<Recent>,
     metrics: Arc<Metrics>,
     graph: Arc<Mutex<Graph>>,
+    blocks: Arc<Blocks>,
     exported: Arc<Ledger>,
     loaded: Mutex<Loaded>,
     sources: Sources,
@@ -120,6 +127,7 @@ impl Agent {
         let plan = plan::plan(&facts)?;
         // What may fail for a reason of its user's comes before anything is attached.
         let redactor = Redactor::new(&translate::redact(settings))?;
+        let blocks = Arc::new(Blocks::new(settings)?);
         let resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
         let disk = match &settings.recent.disk {
@@ -157,6 +165,7 @@ impl Agent {
             recent: Arc::clone(&recent),
             metrics: Arc::clone(&metrics),
             graph: Arc::clone(&graph),
+            blocks: Arc::clone(&blocks),
             meter: Arc::clone(&meter),
             viewer,
         };
@@ -175,6 +184,7 @@ impl Agent {
             recent,
             metrics,
             graph,
+            blocks,
             exported,
             loaded: Mutex::new(loaded),
             sources,
@@ -292,7 +302,7 @@ impl Core {
             messages: self.messages().into_iter().map(|row| (row.stage, row.reason, row.count)).collect(),
             connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
             programs: programs.collect(),
-            blocked: Vec::new(),
+            blocked: self.blocks.counts(),
             relations: self.graph().relations().iter().map(translate::relation).collect(),
             map_bytes: Some(self.half().map_bytes()),
             cpu_seconds: Some(own.cpu_seconds),

@@ -47,6 +47,12 @@ impl Core {
             }
             return Err(Refused::Part(Error::Busy));
         }
+        if let Err(refused) = self.blocks.configure(new) {
+            if let Some(Some(exporter)) = started {
+                exporter.stop(FLUSH).await;
+            }
+            return Err(Refused::Part(refused.into()));
+        }
         // From here on nothing can be refused.
         self.metrics.sample(Sampler::new(new.traces.sample));
         let replaced = {

@@ -1,6 +1,8 @@
 //! The command line: one file for each verb. Data goes to stdout, everything else to stderr.
 
 mod agent;
+mod audit;
+mod block;
 mod calls;
 mod completions;
 mod config;
@@ -10,6 +12,7 @@ mod graph;
 mod line;
 mod live;
 mod man;
+mod mode;
 mod print;
 mod reload;
 mod rows;
@@ -44,6 +47,9 @@ enum Verb {
     Graph(graph::Arguments),
     Stats(stats::Arguments),
     Doctor(doctor::Arguments),
+    Block(block::Arguments),
+    Mode(mode::Arguments),
+    Audit(audit::Arguments),
     Reload(reload::Arguments),
     Config(config::Arguments),
     Completions(completions::Arguments),
@@ -62,6 +68,9 @@ pub fn main() -> ExitCode {
         Verb::Graph(arguments) => graph::run(&arguments),
         Verb::Stats(arguments) => stats::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
+        Verb::Block(arguments) => block::run(arguments),
+        Verb::Mode(arguments) => mode::run(&arguments),
+        Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Config(arguments) => config::run(arguments),
         Verb::Completions(arguments) => completions::run(&arguments),

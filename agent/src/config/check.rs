@@ -15,6 +15,7 @@ use super::{
     tree::Node,
     written::{Compression, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
+use crate::policy::written::WrittenRule;
 
 /// A configuration that can be used as it is: all values are in range.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,10 @@ pub struct Settings {
     pub traces: Traces,
     /// What becomes of a call that a drop rule meets.
     pub mode: Mode,
+    /// Rules as written: what they name is checked where they are taken.
+    pub rules: Vec<WrittenRule>,
+    /// File of the audit log, absolute; `None`: changes are only logged.
+    pub audit: Option<PathBuf>,
     /// Which calls are watched.
     pub select: Select,
 }
@@ -186,6 +191,8 @@ pub(super) fn usable(
         tls: check.tls(written),
         traces: check.traces(written),
         mode: check.mode(written),
+        rules: written.enforce.rules.clone(),
+        audit: check.audit(written),
         select: check.select(written),
     }
 }
@@ -426,9 +433,20 @@ impl Check<'_> {
 
     fn mode(&mut self, written: &Written) -> Mode {
         if written.enforce.mode == Mode::Enforce {
-            self.warn("enforce.mode", "this version drops nothing yet; calls are only watched");
+            self.warn("enforce.mode", "this version drops nothing yet; calls that rules meet are told as `would_drop`");
         }
         written.enforce.mode
+    }
+
+    fn audit(&mut self, written: &Written) -> Option<PathBuf> {
+        let text = &written.enforce.audit;
+        if text.is_empty() {
+            return None;
+        }
+        if !Path::new(text).is_absolute() {
+            self.wrong("enforce.audit", &format!("`{text}` is not an absolute path; begin it with /"));
+        }
+        Some(PathBuf::from(text))
     }
 
     fn select(&mut self, written: &Written) -> Select {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Size, Time};
+use crate::policy::written::WrittenRule;
 
 /// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
 /// given as environment variable `WEIR_SECTION__KEY` or as `--set section.key=value`.
@@ -303,6 +304,10 @@ pub enum Mode {
 pub struct Enforce {
     /// `monitor` or `enforce`.
     pub mode: Mode,
+    /// Rules.
+    pub rules: Vec<WrittenRule>,
+    /// File of the audit log; made with the first change. Empty: changes are only logged.
+    pub audit: String,
 }
 
 /// A rule of `select`. `*` stands for any text.
@@ -426,6 +431,6 @@ impl Default for Traces {
 
 impl Default for Enforce {
     fn default() -> Self {
-        Self { mode: Mode::Monitor }
+        Self { mode: Mode::Monitor, rules: Vec::new(), audit: "/var/log/weir/audit.log".to_owned() }
     }
 }

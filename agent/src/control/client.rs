@@ -60,20 +60,28 @@ impl Client {
     /// Asks for a document.
     pub fn document<T: serde::de::DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Error> {
         let mut text = Vec::new();
-        self.send(method, target, true)?.read_to_end(&mut text).map_err(|source| self.bad(source))?;
+        self.send(method, target, "", true)?.read_to_end(&mut text).map_err(|source| self.bad(source))?;
+        serde_json::from_slice(&text).map_err(|error| self.bad(error.into()))
+    }
+
+    /// Sends a document and asks for one.
+    pub fn change(&self, method: &str, target: &str, sent: &serde_json::Value) -> Result<serde_json::Value, Error> {
+        let mut text = Vec::new();
+        let mut body = self.send(method, target, &sent.to_string(), true)?;
+        body.read_to_end(&mut text).map_err(|source| self.bad(source))?;
         serde_json::from_slice(&text).map_err(|error| self.bad(error.into()))
     }
 
     /// Asks for a text.
     pub fn text(&self, target: &str) -> Result<String, Error> {
         let mut text = String::new();
-        self.send("GET", target, true)?.read_to_string(&mut text).map_err(|source| self.bad(source))?;
+        self.send("GET", target, "", true)?.read_to_string(&mut text).map_err(|source| self.bad(source))?;
         Ok(text)
     }
 
     /// Asks for lines; the iterator ends when the agent has told all, for a follower when the agent stops.
     pub fn lines(&self, target: &str) -> Result<impl Iterator<Item = Result<String, Error>> + use<>, Error> {
-        let mut body = self.send("GET", target, false)?;
+        let mut body = self.send("GET", target, "", false)?;
         let client = self.clone();
         Ok(std::iter::from_fn(move || {
             let mut line = Vec::new();
@@ -93,12 +101,14 @@ impl Client {
     }
 
     /// Sends a request and reads the head of its answer.
-    fn send(&self, method: &str, target: &str, patient: bool) -> Result<BufReader<Body>, Error> {
+    fn send(&self, method: &str, target: &str, sent: &str, patient: bool) -> Result<BufReader<Body>, Error> {
         let unreachable = |source| Error::Unreachable { path: self.path.clone(), source };
         let mut stream = UnixStream::connect(&self.path).map_err(unreachable)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
-        let request =
-            format!("{method} {target} HTTP/1.1\r\nHost: weir\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: weir\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{sent}",
+            sent.len()
+        );
         stream.write_all(request.as_bytes()).map_err(unreachable)?;
         let mut reader = BufReader::new(stream);
         let head = head(&mut reader).map_err(|source| self.bad(source))?;

@@ -53,6 +53,29 @@ pub enum Form {
     Mermaid,
 }
 
+/// A change of drop decisions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A rule as written.
+    Add(Value),
+    /// What a rule would have met; nothing is changed.
+    Rehearse(Value),
+    /// The rule with this id goes.
+    Remove(String),
+    /// The node's mode.
+    Mode(String),
+}
+
+/// A change that was refused; nothing of it was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct NotMade {
+    /// There is no such rule.
+    pub unknown: bool,
+    /// Why.
+    pub why: String,
+}
+
 /// What the server asks. Every method may wait, for a second at most: it is called on a thread where that is allowed.
 pub trait Backend: Send + Sync + 'static {
     /// Up to `last` calls that fit and came before a place, newest first.
@@ -71,6 +94,14 @@ pub trait Backend: Send + Sync + 'static {
     fn stats(&self) -> Result<Value, Unavailable>;
     /// What this node can do and what runs: `weir doctor --json`.
     fn doctor(&self) -> Result<Value, Unavailable>;
+    /// Every drop rule, with what it met.
+    fn blocks(&self) -> Vec<Value>;
+    /// A drop rule, what it would have met of the kept calls, and which rules win over it.
+    fn explain(&self, id: &str) -> Result<Value, NotMade>;
+    /// The node's mode and its allow-list.
+    fn mode(&self) -> Value;
+    /// Changes drop decisions in the name of `who`.
+    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade>;
     /// Reads the configuration again: what else is to be said, a line each, or why it was refused whole.
     fn reload(&self) -> Result<Vec<String>, String>;
 }

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use tokio::sync::watch;
 
 use super::{
-    Backend, Form,
+    Backend, Change, Form,
     body::{self, Lines, Reply},
 };
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 const LAST: usize = 100;
 /// Calls of an answer at most.
 const LAST_MOST: usize = 1_000_000;
+/// Bytes of a rule.
+const RULE: usize = 1 << 20;
 /// How often a follower looks for new calls.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,6 +29,17 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Caller {
     /// May change things: root, or the user that the agent runs as.
     pub(super) may_change: bool,
+    /// User id, as the kernel says it.
+    pub(super) uid: Option<u32>,
+    /// Process id, as the kernel says it.
+    pub(super) pid: Option<i32>,
+}
+
+impl Caller {
+    fn name(self) -> String {
+        let number = |number: Option<i64>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+        format!("uid {} pid {}", number(self.uid.map(i64::from)), number(self.pid.map(i64::from)))
+    }
 }
 
 /// What a request is answered from.
@@ -44,6 +58,9 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     let known = match path {
         "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/graph" | "/v1/stats" | "/v1/doctor" => reading,
         "/v1/reload" => method == Method::POST,
+        "/v1/blocks" => reading || method == Method::POST,
+        "/v1/mode" => reading || method == Method::PUT,
+        _ if rule(path).is_some() => reading || method == Method::DELETE,
         _ => return body::error(StatusCode::NOT_FOUND, &format!("there is no {path}; see the control API in README")),
     };
     if !known {
@@ -53,6 +70,9 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
         return body::error(StatusCode::FORBIDDEN, "only root may change things; reading needs no more than the group");
     }
     let query = uri.query().unwrap_or_default();
+    if !reading && path != "/v1/reload" {
+        return change(context, caller, request).await;
+    }
     if path == "/v1/calls" {
         return match Calls::parse(query) {
             Ok(calls) => self::calls(context, calls),
@@ -94,6 +114,9 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
             response
         })
     };
+    if let Some(id) = rule(path) {
+        return told(backend.explain(id));
+    }
     let answer = match path {
         "/v1/connections" => {
             documents(backend.connections().map(|rows| rows.iter().map(super::rows::ConnectionRow::json).collect()))
@@ -101,6 +124,8 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
         "/v1/services" => {
             documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
         }
+        "/v1/blocks" => documents(Ok(backend.blocks())),
+        "/v1/mode" => Ok(body::document(StatusCode::OK, &backend.mode())),
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
         "/v1/doctor" => backend.doctor().map(|report| body::document(StatusCode::OK, &report)),
         _ => match backend.reload() {
@@ -109,6 +134,48 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
         },
     };
     answer.unwrap_or_else(|error| body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+}
+
+/// The id in `/v1/blocks/{id}`.
+fn rule(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/blocks/").filter(|id| !id.is_empty() && !id.contains('/'))
+}
+
+fn told(answer: Result<serde_json::Value, super::NotMade>) -> Response<Reply> {
+    match answer {
+        Ok(value) => body::document(StatusCode::OK, &value),
+        Err(error) if error.unknown => body::error(StatusCode::NOT_FOUND, &error.why),
+        Err(error) => body::error(StatusCode::UNPROCESSABLE_ENTITY, &error.why),
+    }
+}
+
+/// A change of drop decisions.
+async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -> Response<Reply> {
+    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let bad = |text: &str| body::error(StatusCode::BAD_REQUEST, text);
+    let change = if let Some(id) = rule(&path) {
+        Change::Remove(id.to_owned())
+    } else {
+        let Ok(bytes) = Limited::new(request.into_body(), RULE).collect().await else {
+            return bad("the body broke off or is larger than 1 MiB");
+        };
+        let value: serde_json::Value = match serde_json::from_slice(&bytes.to_bytes()) {
+            Ok(value) => value,
+            Err(error) => return bad(&format!("the body is not JSON: {error}")),
+        };
+        match (path.as_str(), query.as_str()) {
+            ("/v1/blocks", "") => Change::Add(value),
+            ("/v1/blocks", "dry_run" | "dry_run=1") => Change::Rehearse(value),
+            ("/v1/mode", "") => match value.get("mode").and_then(serde_json::Value::as_str) {
+                Some(mode) => Change::Mode(mode.to_owned()),
+                None => return bad("write {\"mode\":\"monitor\"} or {\"mode\":\"enforce\"}"),
+            },
+            _ => return bad("the only parameter is dry_run of /v1/blocks"),
+        }
+    };
+    let backend = Arc::clone(&context.backend);
+    let answer = tokio::task::spawn_blocking(move || told(backend.change(&caller.name(), change))).await;
+    answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
 }
 
 /// Parameters of `GET /v1/graph`: how, and since when.

@@ -151,6 +151,6 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 fn caller(stream: &UnixStream) -> Caller {
     // SAFETY: no arguments, always succeeds.
     let own = unsafe { libc::geteuid() };
-    let may_change = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own);
-    Caller { may_change }
+    let Ok(peer) = stream.peer_cred() else { return Caller { may_change: false, uid: None, pid: None } };
+    Caller { may_change: peer.uid() == 0 || peer.uid() == own, uid: Some(peer.uid()), pid: peer.pid() }
 }

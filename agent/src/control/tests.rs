@@ -84,6 +84,22 @@ impl Backend for Shelf {
         Ok(json!({"kernel": "6.1"}))
     }
 
+    fn blocks(&self) -> Vec<Value> {
+        vec![json!({"id": "b1", "hits": 3})]
+    }
+
+    fn explain(&self, id: &str) -> Result<Value, NotMade> {
+        Err(NotMade { unknown: true, why: format!("there is no rule {id}") })
+    }
+
+    fn mode(&self) -> Value {
+        json!({"mode": "monitor"})
+    }
+
+    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade> {
+        Ok(json!({"who": who, "change": format!("{change:?}")}))
+    }
+
     fn reload(&self) -> Result<Vec<String>, String> {
         if self.bad_config { Err("weir.yaml:1:1: unknown key `x`".into()) } else { Ok(vec!["x".into()]) }
     }

@@ -55,6 +55,13 @@ impl Prefix {
         Self { bytes: masked(bytes(address), len), len }
     }
 
+    /// The prefix of this length (of 128) around it.
+    #[must_use]
+    pub fn cut(&self, len: u8) -> Self {
+        let len = len.min(self.len);
+        Self { bytes: masked(self.bytes, len), len }
+    }
+
     /// The prefix holds this address.
     #[must_use]
     pub fn holds(&self, address: IpAddr) -> bool {

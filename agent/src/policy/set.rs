@@ -77,6 +77,10 @@ pub struct RuleSet {
     slots: Vec<Option<Kept>>,
     groups: Vec<Option<(Who, u32)>>,
     rows: HashMap<Prefix, Vec<Arc<Rule>>>,
+    /// Rules that don't choose clients by address.
+    free: BTreeMap<Arc<str>, Arc<Rule>>,
+    /// Lengths of the rows' prefixes, and how many rules have them.
+    lengths: BTreeMap<u8, usize>,
     /// Ends of rules, soonest first.
     ends: BTreeSet<(u64, Arc<str>)>,
     machine: Arc<Machine>,
@@ -93,6 +97,8 @@ impl RuleSet {
             slots: vec![None; SLOTS],
             groups: vec![None; GROUPS_MAX],
             rows: HashMap::new(),
+            free: BTreeMap::new(),
+            lengths: BTreeMap::new(),
             ends: BTreeSet::new(),
             machine: Arc::new(Machine::build(&[])?),
             table: 0,
@@ -148,6 +154,13 @@ impl RuleSet {
         let rows = client.and_then(|prefix| self.rows.get(&prefix)).into_iter().flatten();
         let free = shape.filter(|shape| shape.any_client).map(|_| self.rules.values()).into_iter().flatten();
         rows.chain(free).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
+    }
+
+    /// Rules that a client's address does not rule out; a rule with several prefixes around it comes as often.
+    pub fn around(&self, client: std::net::IpAddr) -> impl Iterator<Item = &Arc<Rule>> {
+        let host = Prefix::host(client);
+        let rows = self.lengths.keys().filter_map(move |len| self.rows.get(&host.cut(*len))).flatten();
+        rows.chain(self.free.values())
     }
 
     /// Sets the node's mode.
@@ -231,11 +244,18 @@ impl RuleSet {
         let mut touched = Vec::new();
         for rule in leaving {
             self.rules.remove(&rule.id);
+            self.free.remove(&rule.id);
             if let Some(until) = rule.until {
                 self.ends.remove(&(until.monotonic_ns, Arc::clone(&rule.id)));
             }
             for prefix in &rule.clients {
                 touched.push(*prefix);
+                if let Some(many) = self.lengths.get_mut(&prefix.len) {
+                    *many -= 1;
+                    if *many == 0 {
+                        self.lengths.remove(&prefix.len);
+                    }
+                }
                 if let Some(users) = self.rows.get_mut(prefix) {
                     users.retain(|user| user.id != rule.id);
                     if users.is_empty() {
@@ -249,8 +269,12 @@ impl RuleSet {
             if let Some(until) = rule.until {
                 self.ends.insert((until.monotonic_ns, Arc::clone(&rule.id)));
             }
+            if rule.clients.is_empty() {
+                self.free.insert(Arc::clone(&rule.id), Arc::clone(rule));
+            }
             for prefix in &rule.clients {
                 touched.push(*prefix);
+                *self.lengths.entry(prefix.len).or_default() += 1;
                 self.rows.entry(*prefix).or_default().push(Arc::clone(rule));
             }
         }

@@ -1,0 +1,165 @@
+//! Who is never met: the allow-list. Its soft part (this node itself) gives way to rules that are forced.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::policy::check::World;
+use crate::policy::prefix::Prefix;
+
+struct Entry {
+    prefix: Prefix,
+    soft: bool,
+    what: &'static str,
+    saved: u64,
+}
+
+/// The allow-list, with what it saved.
+pub(super) struct Allowed {
+    entries: Vec<Entry>,
+    prometheus: Option<u16>,
+}
+
+impl Allowed {
+    /// Reads what this node says of itself: addresses, gateways, resolvers, the API server and the OTLP endpoint.
+    pub(super) fn gather(settings: &Settings) -> Self {
+        let mut out = Self { entries: Vec::new(), prometheus: settings.prometheus.map(|address| address.port()) };
+        out.take(Prefix::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8), true, "loopback");
+        out.take(Prefix::host(Ipv6Addr::LOCALHOST.into()), true, "loopback");
+        for address in own() {
+            out.take(Prefix::host(address), true, "an address of this node");
+        }
+        for address in gateways() {
+            out.take(Prefix::host(address), false, "a default gateway of this node");
+        }
+        for address in resolvers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()) {
+            // A resolver on loopback is a program of this node, as any other.
+            out.take(Prefix::host(address), address.is_loopback(), "a DNS resolver of this node");
+        }
+        if let Ok(host) = std::env::var("KUBERNETES_SERVICE_HOST") {
+            out.resolve(&host, "the Kubernetes API server");
+        }
+        let otlp = settings.otlp.iter();
+        let endpoints = otlp.flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint]).flatten();
+        for endpoint in endpoints {
+            let authority = endpoint.split("://").nth(1).unwrap_or(endpoint).split('/').next().unwrap_or_default();
+            let host = match authority.rsplit_once(':') {
+                Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+                _ => authority,
+            };
+            out.resolve(host.trim_matches(['[', ']']), "the OTLP endpoint");
+        }
+        out
+    }
+
+    fn take(&mut self, prefix: Prefix, soft: bool, what: &'static str) {
+        self.entries.push(Entry { prefix, soft, what, saved: 0 });
+    }
+
+    fn resolve(&mut self, host: &str, what: &'static str) {
+        match (host, 0).to_socket_addrs() {
+            Ok(found) => {
+                for address in found {
+                    let address = address.ip().to_canonical();
+                    self.take(Prefix::host(address), address.is_loopback(), what);
+                }
+            }
+            Err(error) => tracing::warn!(%error, host, what, "its address is not known: it is not on the allow-list"),
+        }
+    }
+
+    /// The address must not be met; counted.
+    pub(super) fn saves(&mut self, address: IpAddr, forced: bool) -> bool {
+        let entry = self.entries.iter_mut().find(|entry| entry.prefix.holds(address) && !(forced && entry.soft));
+        entry.map(|entry| entry.saved += 1).is_some()
+    }
+
+    /// Entries and what they saved.
+    pub(super) fn rows(&self) -> Vec<Value> {
+        let row = |entry: &Entry| {
+            json!({
+                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved,
+                "gives_way_to_force": entry.soft,
+            })
+        };
+        self.entries.iter().map(row).collect()
+    }
+}
+
+impl World for Allowed {
+    fn shared(&self, address: IpAddr) -> Option<Box<str>> {
+        self.entries.iter().find(|entry| entry.prefix.holds(address)).map(|entry| entry.what.into())
+    }
+
+    fn own(&self, _: Option<IpAddr>, port: u16) -> Option<Box<str>> {
+        (self.prometheus == Some(port)).then(|| "Weir's own Prometheus endpoint".into())
+    }
+}
+
+/// Addresses of this node's interfaces. IPv4 as the kernel's table of local routes has them, IPv6 as its list.
+fn own() -> Vec<IpAddr> {
+    let mut out = Vec::new();
+    let trie = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let mut last = None;
+    for line in trie.lines() {
+        let line = line.trim();
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            out.extend(last.filter(|address| !address.is_loopback()).map(IpAddr::from));
+        }
+    }
+    let six = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let six = six.lines().filter_map(|line| u128::from_str_radix(line.split_whitespace().next()?, 16).ok());
+    out.extend(six.map(Ipv6Addr::from).filter(|address| !address.is_loopback()).map(IpAddr::from));
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// Default gateways of the routing tables in `/proc/net`.
+fn gateways() -> Vec<IpAddr> {
+    let four = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let six = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    four.lines().skip(1).filter_map(gateway4).chain(six.lines().filter_map(gateway6)).collect()
+}
+
+fn gateway4(line: &str) -> Option<IpAddr> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (to, gateway) = (fields.next()?, fields.next()?);
+    let gateway = u32::from_str_radix(gateway, 16).ok()?;
+    // Written as the machine keeps it.
+    (to == "00000000" && gateway != 0).then(|| Ipv4Addr::from(gateway.to_ne_bytes()).into())
+}
+
+fn gateway6(line: &str) -> Option<IpAddr> {
+    let mut fields = line.split_whitespace();
+    let (to, len, gateway) = (fields.next()?, fields.next()?, fields.nth(2)?);
+    let gateway = u128::from_str_radix(gateway, 16).ok()?;
+    (to.bytes().all(|byte| byte == b'0') && len == "00" && gateway != 0).then(|| Ipv6Addr::from(gateway).into())
+}
+
+fn resolvers(text: &str) -> Vec<IpAddr> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    lines.filter_map(|rest| rest.trim().split('%').next()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_and_resolvers_are_read() {
+        let line = "eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0";
+        if cfg!(target_endian = "little") {
+            assert_eq!(gateway4(line), Some(Ipv4Addr::new(10, 0, 2, 1).into()));
+        }
+        assert_eq!(gateway4("eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"), None);
+        let zeros = "0".repeat(32);
+        let six = format!("{zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 1 0 450003 eth0");
+        assert_eq!(gateway6(&six), Some("fe80::1".parse().unwrap()));
+        assert_eq!(resolvers("# x\nnameserver 10.0.0.2\nsearch a\nnameserver fe80::1%eth0\n").len(), 2);
+    }
+}

@@ -1,0 +1,360 @@
+//! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
+
+mod allow;
+mod log;
+mod radius;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::config::{self, Settings};
+use crate::model::json::time;
+use crate::model::{Exchange, Verdict};
+use crate::policy::check::{Arrival, CheckError, check};
+use crate::policy::machine::MachineError;
+use crate::policy::meet::{Buckets, Seen, judge};
+use crate::policy::rule::{Action, Mode, Rule, Source};
+use crate::policy::set::{RuleSet, SetError};
+use crate::policy::written::WrittenRule;
+use crate::recent::Recent;
+
+use allow::Allowed;
+use log::{Log, LogError};
+
+/// How long a rule holds that came by the control socket without a time.
+const TTL: &str = "1h";
+/// Clients of a rule that are counted one by one; calls of further ones are counted together.
+const CLIENTS: usize = 1024;
+/// Clients of a rule that are shown.
+const SHOWN: usize = 10;
+
+/// Why a change was refused. Nothing of it was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Not a rule.
+    #[error("not a rule: {0}")]
+    Written(#[from] serde_json::Error),
+    /// A rule of the configuration.
+    #[error("enforce.rules[{0}]: {1}")]
+    Config(usize, #[source] CheckError),
+    /// The rule.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// All rules together.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// All rules together.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The change can't be recorded.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Neither word.
+    #[error("mode: {0:?} is neither monitor nor enforce")]
+    Mode(String),
+    /// The configuration's own.
+    #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
+    Configured(String),
+}
+
+/// What a rule met.
+#[derive(Debug, Default)]
+struct Hits {
+    calls: u64,
+    last_unix_ns: u64,
+    clients: HashMap<IpAddr, u64>,
+    others: u64,
+}
+
+impl Hits {
+    fn add(&mut self, client: IpAddr, unix_ns: u64) {
+        self.calls += 1;
+        self.last_unix_ns = self.last_unix_ns.max(unix_ns);
+        if self.clients.len() < CLIENTS || self.clients.contains_key(&client) {
+            *self.clients.entry(client).or_default() += 1;
+        } else {
+            self.others += 1;
+        }
+    }
+}
+
+struct Book {
+    set: RuleSet,
+    buckets: Buckets,
+    hits: BTreeMap<Arc<str>, Hits>,
+    allowed: Allowed,
+    log: Log,
+    made: u64,
+}
+
+/// Drop decisions of this node.
+pub(super) struct Blocks {
+    book: Mutex<Book>,
+    /// Some rule is in force.
+    any: AtomicBool,
+}
+
+impl Blocks {
+    /// Takes the configuration's rules, all of them or none.
+    pub(super) fn new(settings: &Settings) -> Result<Self, Refused> {
+        let set = RuleSet::new()?;
+        let allowed = Allowed::gather(settings);
+        let (buckets, hits, log) = (Buckets::default(), BTreeMap::new(), Log::new(settings.audit.clone()));
+        let blocks = Self { book: Mutex::new(Book { set, buckets, hits, allowed, log, made: 0 }), any: false.into() };
+        blocks.configure(settings)?;
+        Ok(blocks)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over a configuration's rules and mode, all of it or nothing.
+    pub(super) fn configure(&self, settings: &Settings) -> Result<(), Refused> {
+        let mut book = self.book();
+        let allowed = Allowed::gather(settings);
+        let mut rules = Vec::with_capacity(settings.rules.len());
+        for (n, written) in settings.rules.iter().enumerate() {
+            let arrival = arrival(Source::Config, "config".into(), format!("config-{n}").into());
+            rules.push(check(written, &arrival, &allowed).map_err(|error| Refused::Config(n, error))?);
+        }
+        let old: Vec<Arc<str>> =
+            book.set.rules().filter(|rule| rule.source == Source::Config).map(|rule| Arc::clone(&rule.id)).collect();
+        if !(old.is_empty() && rules.is_empty()) {
+            drop(book.set.change(&old, rules)?);
+        }
+        let mode = match settings.mode {
+            config::Mode::Monitor => Mode::Monitor,
+            config::Mode::Enforce => Mode::Enforce,
+        };
+        drop(book.set.set_mode(mode));
+        book.allowed = allowed;
+        self.note(&book);
+        Ok(())
+    }
+
+    fn note(&self, book: &Book) {
+        self.any.store(book.set.rules().len() > 0, Ordering::Release);
+    }
+
+    /// What the rules say of a call.
+    pub(super) fn judge(&self, exchange: &Exchange) -> Option<Verdict> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let seen = Seen::of(exchange);
+        let mut book = self.book();
+        let book = &mut *book;
+        let judged = judge(&book.set, &seen, &mut book.buckets, clock::monotonic_ns());
+        for rule in judged.watched {
+            book.hits.entry(Arc::clone(&rule.id)).or_default().add(seen.client, exchange.start_unix_ns);
+        }
+        let rule = judged.refused?;
+        if book.allowed.saves(seen.remote(), rule.force) {
+            return None;
+        }
+        book.hits.entry(Arc::clone(&rule.id)).or_default().add(seen.client, exchange.start_unix_ns);
+        Some(Verdict::WouldDrop { rule: Arc::clone(&rule.id), reason: Arc::clone(&rule.reason) })
+    }
+
+    /// Adds a rule in the name of `who`.
+    pub(super) fn add(&self, who: &str, written: Value) -> Result<Value, Refused> {
+        let mut book = self.book();
+        let rule = match checked(&mut book, who, written) {
+            Ok(rule) => rule,
+            Err(refused) => {
+                book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)?;
+                return Err(refused);
+            }
+        };
+        if book.set.get(&rule.id).is_some() {
+            return Err(SetError::Exists(rule.id).into());
+        }
+        let (id, told, why) = (Arc::clone(&rule.id), document(&rule), rule.reason.to_string());
+        drop(book.set.change(&[], vec![rule])?);
+        if let Err(error) = book.log.write(who, "add", Some(&id), &why, Value::Null, told.clone()) {
+            // What can't be recorded does not happen.
+            drop(book.set.change(&[id], Vec::new())?);
+            return Err(error.into());
+        }
+        self.note(&book);
+        Ok(told)
+    }
+
+    /// What a rule would have met of the last hour's kept calls. Nothing is changed.
+    pub(super) fn rehearse(&self, who: &str, written: Value, recent: &Recent) -> Result<Value, Refused> {
+        let rule = checked(&mut self.book(), who, written)?;
+        let mut told = radius::of(&rule, recent);
+        told["rule"] = document(&rule);
+        Ok(told)
+    }
+
+    /// A rule, what it would have met of the last hour's kept calls, and which rules win over it.
+    pub(super) fn explain(&self, id: &str, recent: &Recent) -> Result<Value, Refused> {
+        let (rule, above) = {
+            let book = self.book();
+            let rule = Arc::clone(book.set.get(id).ok_or_else(|| SetError::Unknown(id.into()))?);
+            let mut above: Vec<_> = book.set.rules().filter(|other| other.rank() > rule.rank()).cloned().collect();
+            above.sort_by_key(|other| std::cmp::Reverse(other.rank()));
+            (rule, above)
+        };
+        let mut told = radius::of(&rule, recent);
+        told["won_by"] = radius::winners(&rule, &above, recent);
+        told["rule"] = document(&rule);
+        Ok(told)
+    }
+
+    /// Removes a rule in the name of `who`.
+    pub(super) fn remove(&self, who: &str, id: &str) -> Result<Value, Refused> {
+        let mut book = self.book();
+        let rule = Arc::clone(book.set.get(id).ok_or_else(|| SetError::Unknown(id.into()))?);
+        if rule.source == Source::Config {
+            return Err(Refused::Configured(id.to_owned()));
+        }
+        let told = document(&rule);
+        book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
+        drop(book.set.change(&[Arc::clone(&rule.id)], Vec::new())?);
+        book.hits.remove(id);
+        self.note(&book);
+        Ok(told)
+    }
+
+    /// Every rule with what it met.
+    pub(super) fn list(&self) -> Vec<Value> {
+        let mut book = self.book();
+        self.expire(&mut book);
+        let rows = book.set.rules().map(|rule| {
+            let mut told = document(rule);
+            told["effective_mode"] = effective(book.set.mode(), rule).into();
+            told["hits"] = 0.into();
+            if let Some(hits) = book.hits.get(&rule.id) {
+                let mut top: Vec<_> = hits.clients.iter().collect();
+                top.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+                let top = top.iter().take(SHOWN).map(|(client, calls)| json!({ "client": client, "calls": calls }));
+                told["hits"] = hits.calls.into();
+                told["last_hit"] = time(hits.last_unix_ns).into();
+                told["top_clients"] = top.collect();
+                told["calls_of_other_clients"] = hits.others.into();
+            }
+            told
+        });
+        rows.collect()
+    }
+
+    /// Removes rules whose time is over.
+    fn expire(&self, book: &mut Book) {
+        for id in book.set.expired(clock::monotonic_ns()) {
+            let told = book.set.get(&id).map_or(Value::Null, |rule| document(rule));
+            if let Err(error) = book.log.write("weir", "expire", Some(&id), "its time is over", told, Value::Null) {
+                tracing::warn!(%error, rule = %id, "a rule's end is not in the audit log");
+            }
+            if let Err(error) = book.set.change(std::slice::from_ref(&id), Vec::new()) {
+                tracing::warn!(%error, rule = %id, "a rule whose time is over stays listed; it meets nothing");
+            }
+            book.hits.remove(&id);
+        }
+        self.note(book);
+    }
+
+    /// The node's mode, and calls that the allow-list saved.
+    pub(super) fn mode(&self) -> Value {
+        let book = self.book();
+        json!({ "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows() })
+    }
+
+    /// Sets the node's mode in the name of `who`.
+    pub(super) fn set_mode(&self, who: &str, word: &str) -> Result<Value, Refused> {
+        let mode = match word {
+            "monitor" => Mode::Monitor,
+            "enforce" => Mode::Enforce,
+            other => return Err(Refused::Mode(other.chars().take(40).collect())),
+        };
+        {
+            let mut book = self.book();
+            let before = book.set.mode().as_str();
+            book.log.write(who, "mode", None, "", before.into(), mode.as_str().into())?;
+            drop(book.set.set_mode(mode));
+        }
+        Ok(self.mode())
+    }
+
+    /// Rule, mode and calls met, for `weir_blocked_total`.
+    pub(super) fn counts(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let book = self.book();
+        let hits = book.hits.iter().filter_map(|(id, hits)| {
+            let rule = book.set.get(id)?;
+            Some((Arc::clone(id), effective(book.set.mode(), rule), hits.calls))
+        });
+        hits.collect()
+    }
+}
+
+fn effective(node: Mode, rule: &Rule) -> &'static str {
+    if node == Mode::Enforce { rule.mode.as_str() } else { Mode::Monitor.as_str() }
+}
+
+fn arrival(source: Source, author: Arc<str>, id: Arc<str>) -> Arrival {
+    Arrival { source, author, monotonic_ns: clock::monotonic_ns(), unix_ns: clock::unix_ns(), id }
+}
+
+/// A rule that came by the control socket.
+fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> {
+    let mut written: WrittenRule = serde_json::from_value(written)?;
+    // Who it is, says the kernel.
+    written.author = None;
+    match written.ttl.as_deref() {
+        None => written.ttl = Some(TTL.to_owned()),
+        Some("never") => written.ttl = None,
+        Some(_) => {}
+    }
+    book.made += 1;
+    let id = format!("b{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
+    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &book.allowed)?)
+}
+
+/// A rule as it is told.
+fn document(rule: &Rule) -> Value {
+    let texts = |list: Vec<String>| Value::from(list);
+    let mut told = json!({
+        "id": &*rule.id,
+        "action": rule.action.as_str(),
+        "mode": rule.mode.as_str(),
+        "end": rule.ending.as_str(),
+        "strict": rule.strict,
+        "force": rule.force,
+        "priority": rule.priority,
+        "reason": &*rule.reason,
+        "author": &*rule.author,
+        "source": rule.source.to_string(),
+        "created": time(rule.created_unix_ns),
+        "until": rule.until.map(|until| time(until.unix_ns)),
+    });
+    for (key, list) in [
+        ("client.address", rule.clients.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("client.who", rule.client_who.iter().map(ToString::to_string).collect()),
+        ("server.who", rule.server_who.iter().map(ToString::to_string).collect()),
+        ("server.address", rule.servers.iter().map(ToString::to_string).collect()),
+        ("method", rule.request.methods.iter().map(ToString::to_string).collect()),
+        ("path", rule.request.paths.iter().map(ToString::to_string).collect()),
+        ("host", rule.request.hosts.iter().map(ToString::to_string).collect()),
+    ] {
+        if !list.is_empty() {
+            told[key] = texts(list);
+        }
+    }
+    if !rule.ports.is_empty() {
+        told["server.port"] = rule.ports.clone().into();
+    }
+    if let Action::Limit(limit) = rule.action {
+        told["limit"] = json!({
+            "requests": limit.requests, "seconds": limit.per_ns as f64 / 1e9, "burst": limit.burst,
+            "per": if limit.per_client { "client" } else { "rule" },
+        });
+    }
+    told
+}

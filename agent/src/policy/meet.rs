@@ -1,0 +1,240 @@
+//! Which rule meets a call, judged from the call itself. The kernel half judges heads before they arrive; this judges
+//! what was seen, by the same order and the same automaton for what is ambiguous.
+//!
+//! | head | rule with a path | rule marked strict |
+//! |---|---|---|
+//! | plain | by the table of [`super::pattern`] | the same |
+//! | ambiguous (`weir_common::judge::unclear`) | by the table of [`super::pattern`] | met, whatever its path |
+//! | its target was not kept (privacy `strict`) | unknown | unknown |
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weir_common::judge::{Judge, Signal, step};
+
+use super::gcra;
+use super::machine::Machine;
+use super::rule::{Action, Limit, Rule, Who};
+use super::set::RuleSet;
+use super::shape::{cost, slack};
+use crate::model::{Exchange, Http, Kind, Operation, Service};
+
+/// Buckets of rate limits that are kept, all rules together.
+pub const BUCKETS: usize = 65_536;
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Which end saw it.
+    pub kind: Kind,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The server's end.
+    pub server: SocketAddr,
+    /// The observed process's service.
+    pub service: &'a Service,
+    /// The other end's, where it is proven.
+    pub peer: Option<&'a Service>,
+    /// The request.
+    pub http: &'a Http,
+}
+
+impl<'a> Seen<'a> {
+    /// Of a call.
+    #[must_use]
+    pub fn of(exchange: &'a Exchange) -> Self {
+        let (near, far) = (exchange.connection.local, exchange.connection.remote);
+        let (client, server) = match exchange.kind {
+            Kind::Client => (near.ip(), far),
+            Kind::Server => (far.ip(), near),
+        };
+        let Operation::Http(http) = &exchange.call.operation;
+        let (service, peer) = (&*exchange.service, exchange.peer.as_deref());
+        Self { kind: exchange.kind, client, server, service, peer, http }
+    }
+
+    /// The other end's address.
+    #[must_use]
+    pub fn remote(&self) -> IpAddr {
+        match self.kind {
+            Kind::Client => self.server.ip(),
+            Kind::Server => self.client,
+        }
+    }
+
+    /// Why the head is ambiguous, bits of `weir_common::judge::unclear`; 0: it is not.
+    #[must_use]
+    pub fn unclear(&self, machine: &Machine) -> u16 {
+        let host = self.http.host.as_deref().unwrap_or_default();
+        let head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n\r\n", self.http.method.as_str(), self.http.target);
+        let mut regs = Judge::START;
+        for byte in head.bytes() {
+            match step(machine, &machine.classes, &mut regs, byte) {
+                Some(Signal::Next | Signal::First | Signal::Target) => {}
+                Some(Signal::Head | Signal::Body | Signal::Stop) | None => break,
+            }
+        }
+        regs.unclear
+    }
+}
+
+/// Whether a rule is about a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meets {
+    /// It isn't.
+    No,
+    /// It is.
+    Yes,
+    /// What it asks for was not kept.
+    Unknown,
+}
+
+impl Rule {
+    /// Whether the rule is about a call; `unclear` as of [`Seen::unclear`].
+    #[must_use]
+    pub fn meets(&self, seen: &Seen<'_>, unclear: u16) -> Meets {
+        let any = |prefixes: &[super::prefix::Prefix], address| {
+            prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.holds(address))
+        };
+        let (client, server) = match seen.kind {
+            Kind::Client => (Some(seen.service), seen.peer),
+            Kind::Server => (seen.peer, Some(seen.service)),
+        };
+        let of = |who: &[Who], service: Option<&Service>| {
+            who.is_empty() || service.is_some_and(|service| who.iter().any(|who| who.is(service)))
+        };
+        // Each rule holds at one end, so that a call that both ends show is met once.
+        let here = self.at_client() == (seen.kind == Kind::Client);
+        if !here
+            || !any(&self.clients, seen.client)
+            || !any(&self.servers, seen.server.ip())
+            || !(self.ports.is_empty() || self.ports.contains(&seen.server.port()))
+            || !of(&self.client_who, client)
+            || !of(&self.server_who, server)
+        {
+            return Meets::No;
+        }
+        let wanted = &self.request;
+        let method = seen.http.method.as_str();
+        if !(wanted.methods.is_empty() || wanted.methods.iter().any(|name| **name == *method)) {
+            return Meets::No;
+        }
+        let host = seen.http.host.as_deref().unwrap_or_default();
+        if !(wanted.hosts.is_empty() || wanted.hosts.iter().any(|pattern| pattern.matches(host))) {
+            return Meets::No;
+        }
+        if wanted.paths.is_empty() {
+            return Meets::Yes;
+        }
+        if seen.http.target.is_empty() {
+            return Meets::Unknown;
+        }
+        let met = self.strict && unclear != 0 || wanted.paths.iter().any(|path| path.matches(&seen.http.target));
+        if met { Meets::Yes } else { Meets::No }
+    }
+
+    /// The rule's time is over.
+    #[must_use]
+    pub fn is_over(&self, monotonic_ns: u64) -> bool {
+        self.until.is_some_and(|until| until.monotonic_ns <= monotonic_ns)
+    }
+}
+
+impl Who {
+    /// A service on this node is this.
+    #[must_use]
+    pub fn is(&self, service: &Service) -> bool {
+        let same = |text: Option<&Arc<str>>, wanted: &str| text.is_some_and(|text| **text == *wanted);
+        let attribute = |key: &str| service.attributes.iter().find(|(name, _)| **name == *key).map(|(_, value)| value);
+        match self {
+            Self::Process(name) => {
+                service.process.as_ref().and_then(|process| process.executable_name.as_ref()).is_some_and(
+                    // Names are compared as `task_comm` shows them.
+                    |full| full.as_bytes().get(..full.len().min(15)) == Some(name.as_bytes()),
+                )
+            }
+            Self::Service(name) => *service.name == **name,
+            Self::Unit(unit) => same(service.unit.as_ref(), unit),
+            Self::Container(id) => service.container_id.as_ref().is_some_and(|full| full.starts_with(&**id)),
+            Self::Pod(pod) => pod.split_once('/').is_some_and(|(namespace, name)| {
+                same(attribute("k8s.namespace.name"), namespace) && same(attribute("k8s.pod.name"), name)
+            }),
+            Self::Attribute(key, value) => same(attribute(key), value),
+        }
+    }
+}
+
+/// Buckets of rate limits. Bounded: what is full again is forgotten first, which changes nothing; then what will be
+/// full soonest, which lets a little more pass.
+#[derive(Debug, Default)]
+pub struct Buckets(HashMap<(Arc<str>, Option<IpAddr>), u64>);
+
+impl Buckets {
+    /// Whether a client's request passes a rule's limit at `now`, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn passes(&mut self, rule: &Arc<str>, limit: Limit, client: IpAddr, now: u64) -> bool {
+        let key = (Arc::clone(rule), limit.per_client.then_some(client));
+        if self.0.len() >= BUCKETS && !self.0.contains_key(&key) {
+            self.0.retain(|_, arrival| *arrival > now);
+            if self.0.len() >= BUCKETS {
+                let mut arrivals: Vec<u64> = self.0.values().copied().collect();
+                let (_, bound, _) = arrivals.select_nth_unstable(BUCKETS / 16);
+                let bound = *bound;
+                self.0.retain(|_, arrival| *arrival > bound);
+            }
+        }
+        gcra::passes(self.0.entry(key).or_default(), now, cost(limit), slack(limit))
+    }
+
+    /// Buckets kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What all rules together say of a call.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// The rule that refuses it.
+    pub refused: Option<Arc<Rule>>,
+    /// Rules that only watch, and met it.
+    pub watched: Vec<Arc<Rule>>,
+}
+
+/// Judges a call: rules that meet it by rank, highest first, until one decides.
+pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64) -> Judged {
+    let mut out = Judged::default();
+    let mut unclear = None;
+    let mut met: Vec<&Arc<Rule>> = set
+        .around(seen.client)
+        .filter(|rule| {
+            let unclear = match unclear {
+                Some(known) => known,
+                None if rule.strict => *unclear.insert(seen.unclear(set.machine())),
+                None => 0,
+            };
+            !rule.is_over(now) && rule.meets(seen, unclear) == Meets::Yes
+        })
+        .collect();
+    met.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| a.id.cmp(&b.id)));
+    met.dedup_by(|a, b| a.id == b.id);
+    for rule in met {
+        match rule.action {
+            Action::Allow => return out,
+            Action::Watch => out.watched.push(Arc::clone(rule)),
+            Action::Limit(limit) if buckets.passes(&rule.id, limit, seen.client, now) => {}
+            Action::Deny | Action::Limit(_) => {
+                out.refused = Some(Arc::clone(rule));
+                return out;
+            }
+        }
+    }
+    out
+}
