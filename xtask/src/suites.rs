@@ -30,6 +30,7 @@ const ORDER: &[&str] = &[
     "config",
     "refusals",
     "cli",
+    "policy",
 ];
 
 /// Suites that need neither root nor peers.

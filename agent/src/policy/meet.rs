@@ -238,3 +238,118 @@ pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64) ->
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::model::{Method, sample};
+    use crate::policy::check::{Arrival, World, check};
+    use crate::policy::rule::Source;
+
+    struct Nowhere;
+
+    impl World for Nowhere {
+        fn shared(&self, _: IpAddr) -> Option<Box<str>> {
+            None
+        }
+
+        fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
+            None
+        }
+    }
+
+    fn rules(written: &[serde_json::Value]) -> RuleSet {
+        let mut set = RuleSet::new().unwrap();
+        let rules = written.iter().map(|rule| {
+            let arrival = Arrival {
+                source: Source::Control,
+                author: "t".into(),
+                monotonic_ns: 1_000,
+                unix_ns: 1_000,
+                id: "made".into(),
+            };
+            check(&serde_json::from_value(rule.clone()).unwrap(), &arrival, &Nowhere).unwrap()
+        });
+        let rules = rules.collect();
+        set.change(&[], rules).unwrap();
+        set
+    }
+
+    fn call(client: &str, target: &str) -> Exchange {
+        let mut exchange = sample::exchange(Kind::Server);
+        let connection = Arc::make_mut(&mut exchange.connection);
+        connection.remote = SocketAddr::new(client.parse().unwrap(), 40_000);
+        connection.local = SocketAddr::new(Ipv4Addr::new(198, 51, 100, 1).into(), 80);
+        let Operation::Http(http) = &mut exchange.call.operation;
+        http.method = Method::Known("GET");
+        http.target = target.into();
+        exchange
+    }
+
+    fn who(set: &RuleSet, exchange: &Exchange, now: u64) -> Option<String> {
+        let judged = judge(set, &Seen::of(exchange), &mut Buckets::default(), now);
+        judged.refused.map(|rule| rule.id.to_string())
+    }
+
+    #[test]
+    fn the_rule_of_highest_rank_decides() {
+        let set = rules(&[
+            serde_json::json!({"id": "net", "client": {"address": "203.0.113.0/24"}}),
+            serde_json::json!({"id": "path", "client": {"address": "203.0.113.0/25"}, "path": "/login"}),
+            serde_json::json!({"id": "friend", "action": "allow", "client": {"address": "203.0.113.7"}}),
+            serde_json::json!({"id": "stern", "priority": 1, "client": {"address": "203.0.113.8/29"}, "path": "/x"}),
+            serde_json::json!({"id": "brief", "ttl": "5s", "client": {"address": "192.0.2.0/24"}}),
+        ]);
+        for (client, target, winner) in [
+            ("203.0.113.200", "/login", Some("net")),
+            ("203.0.113.9", "/login", Some("path")),
+            ("203.0.113.9", "/other", Some("net")),
+            ("203.0.113.9", "/x/y", Some("stern")),
+            ("203.0.113.7", "/login", None),
+            ("::ffff:203.0.113.200", "/", Some("net")),
+            ("198.51.100.9", "/login", None),
+            ("192.0.2.1", "/", Some("brief")),
+        ] {
+            assert_eq!(who(&set, &call(client, target), 2_000).as_deref(), winner, "{client} {target}");
+        }
+        assert_eq!(who(&set, &call("192.0.2.1", "/"), 5_000_001_000), None, "its time is over");
+    }
+
+    #[test]
+    fn strict_rules_meet_ambiguous_heads_and_unkept_targets_are_unknown() {
+        let set = rules(&[
+            serde_json::json!({"id": "lax", "path": "/admin"}),
+            serde_json::json!({"id": "strict", "strict": true, "path": "/admin/x"}),
+        ]);
+        assert_eq!(who(&set, &call("192.0.2.1", "/public%2Fx"), 0).as_deref(), Some("strict"));
+        assert_eq!(who(&set, &call("192.0.2.1", "/public"), 0), None);
+        assert_eq!(who(&set, &call("192.0.2.1", "//admin/%78"), 0).as_deref(), Some("lax"));
+        let kept = call("192.0.2.1", "");
+        assert_eq!(set.get("lax").unwrap().meets(&Seen::of(&kept), 0), Meets::Unknown);
+        assert_eq!(who(&set, &kept, 0), None);
+    }
+
+    #[test]
+    fn limits_count_each_client_and_forget_only_what_is_full() {
+        let limit = Limit { requests: 10, per_ns: 1_000_000_000, burst: 3, per_client: true };
+        let rule: Arc<str> = "l".into();
+        let mut buckets = Buckets::default();
+        let client = |n: u32| IpAddr::from(Ipv4Addr::from(n));
+        let mut at = |n, now| buckets.passes(&rule, limit, client(n), now);
+        assert_eq!((0..5).map(|_| at(1, 1)).filter(|passed| *passed).count(), 3);
+        assert!(at(2, 1), "another client has its own");
+        assert!(!at(1, 90_000_000));
+        assert!(at(1, 100_000_001));
+        let mut many = Buckets::default();
+        let count = u32::try_from(BUCKETS).unwrap();
+        for n in 0..2 * count {
+            assert!(many.passes(&rule, limit, client(n), 1));
+            assert!(many.len() <= BUCKETS);
+        }
+        // The full ones go: every other client's tokens are as they were.
+        assert!(many.passes(&rule, limit, client(0), 10_000_000_000));
+        assert!(many.len() <= BUCKETS);
+    }
+}
