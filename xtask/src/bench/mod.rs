@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// One JSON document instead of the table
     #[arg(long)]
     json: bool,
+    /// Only rows with a budget and ratios, as README shows them
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Only these parts; none: all
     #[arg(value_enum)]
     parts: Vec<plan::Part>,
@@ -48,10 +51,13 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        table::print(&report);
+        table::print(&report, arguments.markdown);
     }
     let files = repo::target().join("bench.json");
     std::fs::write(&files, serde_json::to_string_pretty(&report)?)?;
     eprintln!("bench: also in {}", files.display());
+    if !report.failed.is_empty() {
+        bail!("{} of the parts broke off: {}", report.failed.len(), report.failed.join("; "));
+    }
     Ok(())
 }

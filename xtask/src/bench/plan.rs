@@ -11,7 +11,7 @@ use super::{
     load, memory,
     sample::Samples,
     start,
-    table::{Budget, Report, Row},
+    table::{Budget, Report, Row, number},
     variant::{Collector, Round, Variant, Working},
 };
 
@@ -30,29 +30,34 @@ pub(crate) enum Part {
     Start,
 }
 
-/// Measures the wanted parts; none means all.
+/// Measures the wanted parts; none means all. A part that breaks off is noted and the others go on.
 pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Report> {
     let time = Duration::from_secs(seconds);
-    let wanted = |part| parts.is_empty() || parts.contains(&part);
     let collector = Collector::start()?;
     let mut report = Report::new(rounds, seconds);
-    if wanted(Part::Kernel) {
-        kernel(rounds, time, &collector, &mut report)?;
-    }
-    if wanted(Part::Throughput) {
-        throughput(rounds, time, &collector, &mut report)?;
-    }
-    if wanted(Part::Latency) {
-        latency(rounds, time, &collector, &mut report)?;
-    }
-    if wanted(Part::Memory) {
-        memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report)?;
-    }
-    if wanted(Part::Start) {
-        let samples = (0..rounds).map(|_| start::first_call()).collect::<Result<Vec<_>>>()?;
-        report.rows.push(Row::new("start to first call", "s", Samples(samples), Some(Budget::AtMost(1.0))));
+    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Memory, Part::Start] {
+        if !parts.is_empty() && !parts.contains(&part) {
+            continue;
+        }
+        let done = match part {
+            Part::Kernel => kernel(rounds, time, &collector, &mut report),
+            Part::Throughput => throughput(rounds, time, &collector, &mut report),
+            Part::Latency => latency(rounds, time, &collector, &mut report),
+            Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
+            Part::Start => start_row(rounds, &mut report),
+        };
+        if let Err(error) = done {
+            eprintln!("bench: {part:?} broke off: {error:#}");
+            report.failed.push(format!("{part:?}: {error:#}"));
+        }
     }
     Ok(report)
+}
+
+fn start_row(rounds: u32, report: &mut Report) -> Result<()> {
+    let samples = (0..rounds).map(|_| start::first_call()).collect::<Result<Vec<_>>>()?;
+    report.rows.push(Row::new("start to first call", "s", Samples(samples), Some(Budget::AtMost(1.0))));
+    Ok(())
 }
 
 /// The variants in turn, forwards in even rounds and backwards in odd ones, so that a drift of the machine falls on
@@ -142,12 +147,18 @@ fn kernel(rounds: u32, time: Duration, collector: &Collector, report: &mut Repor
     let of = |variant| sums.get(&variant).cloned().unwrap_or_default();
     let (noop, kept) = (of(Variant::Noop), of(Variant::Kept));
     let over = kept.0.iter().zip(&noop.0).map(|(kept, noop)| (kept - noop) / 2.0).collect();
-    report.rows.push(Row::new(
+    let run = |name: &str| {
+        let each = programs.get(name)?.iter().map(|(runs, _)| runs.ns as f64 / runs.count as f64).collect();
+        Samples(each).median().map(|ns| format!("{name} {} ns", number(ns)))
+    };
+    let runs = ["weir_ingress", "weir_egress", "weir_noop_ingress", "weir_noop_egress"].into_iter().filter_map(run);
+    let row = Row::new(
         "in-kernel time an exchange, one side, over no-op programs",
         "µs",
         Samples(over),
         Some(Budget::AtMost(0.5)),
-    ));
+    );
+    report.rows.push(row.because(format!("a run of {}", runs.collect::<Vec<_>>().join(", of "))));
     for (name, measured) in programs {
         let each = measured.iter().map(|(runs, _)| runs.ns as f64 / runs.count as f64).collect();
         report.rows.push(Row::new(&format!("a run of {name}"), "ns", Samples(each), None));

@@ -13,6 +13,8 @@ pub(crate) struct Row {
     samples: Samples,
     budget: Option<Budget>,
     met: Option<bool>,
+    /// What else was measured and explains the figure.
+    why: Option<String>,
 }
 
 /// What a median has to be.
@@ -49,7 +51,13 @@ impl Row {
         let median = samples.median();
         // A budget of what could not be measured is not met.
         let met = budget.map(|budget| median.is_some_and(|median| budget.met(median)));
-        Self { name: name.to_owned(), unit, median, samples, budget, met }
+        Self { name: name.to_owned(), unit, median, samples, budget, met, why: None }
+    }
+
+    /// Says with a missed budget what the figure is made of.
+    pub(crate) fn because(mut self, why: String) -> Self {
+        self.why = Some(why);
+        self
     }
 
     fn line(&self) -> String {
@@ -69,12 +77,16 @@ impl Row {
             }
             (Some(false), ..) => "**missed**".to_owned(),
         };
-        format!("| {} | {median} | {spread} | {budget} | {verdict} |", self.name)
+        let why = match &self.why {
+            Some(why) if self.met == Some(false) && self.median.is_some() => format!(": {why}"),
+            _ => String::new(),
+        };
+        format!("| {} | {median} | {spread} | {budget} | {verdict}{why} |", self.name)
     }
 }
 
 /// Three figures that count, more only of large numbers.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -90,21 +102,27 @@ pub(crate) struct Report {
     rounds: u32,
     seconds: u64,
     pub(crate) rows: Vec<Row>,
+    /// Parts that broke off, with the error: their rows are missing.
+    pub(crate) failed: Vec<String>,
 }
 
 impl Report {
     pub(crate) fn new(rounds: u32, seconds: u64) -> Self {
-        Self { machine: plan::machine(), rounds, seconds, rows: Vec::new() }
+        Self { machine: plan::machine(), rounds, seconds, rows: Vec::new(), failed: Vec::new() }
     }
 }
 
-/// Prints the table, in the form that README shows it.
-pub(crate) fn print(report: &Report) {
+/// Prints the table as markdown; `short` leaves out what explains a figure and is no ratio, as README shows it.
+pub(crate) fn print(report: &Report, short: bool) {
     println!("{}; {} interleaved rounds of {} s.\n", report.machine, report.rounds, report.seconds);
     println!("| what | median | least – greatest | budget | |");
     println!("|---|---|---|---|---|");
-    for row in &report.rows {
+    let wanted = |row: &&Row| !short || row.budget.is_some() || row.name.starts_with("throughput");
+    for row in report.rows.iter().filter(wanted) {
         println!("{}", row.line());
+    }
+    for failure in &report.failed {
+        println!("\nNot measured: {failure}");
     }
 }
 
@@ -119,6 +137,13 @@ mod tests {
         assert_eq!(row.line(), "| p99 | 1.20 | 1.10 – 1.30 | ≤ 1.05 | **missed by 0.150** |");
         let row = Row::new("lost", "", Samples(vec![0.0]), Some(Budget::AtMost(0.0)));
         assert_eq!(row.line(), "| lost | 0 |  | ≤ 0 | met |");
+    }
+
+    #[test]
+    fn only_a_missed_budget_says_why() {
+        let row = |limit| Row::new("p", "", Samples(vec![2.0]), Some(Budget::AtMost(limit))).because("of x".to_owned());
+        assert_eq!(row(1.0).line(), "| p | 2.00 |  | ≤ 1 | **missed by 1.00**: of x |");
+        assert_eq!(row(2.0).line(), "| p | 2.00 |  | ≤ 2 | met |");
     }
 
     #[test]
