@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | plain | by the table of [`super::pattern`] | the same |
 //! | ambiguous (`weir_common::judge::unclear`) | by the table of [`super::pattern`] | met, whatever its path |
+//! | ambiguous in its fields alone (two `Host`, both framings) | not looked at: a call keeps no fields | the same |
 //! | its target was not kept (privacy `strict`) | unknown | unknown |
 
 use std::collections::HashMap;
