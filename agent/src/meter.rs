@@ -42,7 +42,7 @@ pub enum Count {
     EvictedConnection,
     /// Message heads that could not be told because bytes before them were not seen.
     Skipped,
-    /// Malformed `traceparent` headers.
+    /// Requests with a malformed, repeated or incomplete trace header.
     MalformedContext,
 }
 
@@ -80,7 +80,7 @@ impl Count {
             Self::LostDisk => (Unit::Event, "lost", "disk_store"),
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
-            Self::MalformedContext => (Unit::Event, "ignored", "malformed_traceparent"),
+            Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),
         }
     }
 }

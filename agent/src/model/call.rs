@@ -73,10 +73,10 @@ impl Version {
     }
 }
 
-/// An incoming trace context (W3C Trace Context level 1 §3.2), valid ids only.
+/// An incoming trace context (W3C `traceparent`, B3 or `X-Amzn-Trace-Id`), valid ids only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// 16 bytes, not all zero.
+    /// 16 bytes, not all zero; an id of 8 bytes (B3) is the right half.
     pub trace: [u8; 16],
     /// 8 bytes, not all zero: the sender's span.
     pub span: [u8; 8],

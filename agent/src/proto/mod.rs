@@ -1,7 +1,9 @@
 //! Protocol parsers: machines without a world. Bytes and gaps go in, calls come out; no I/O, no clock, no allocation
 //! beyond their stated bounds.
 
+mod hex;
 pub mod http1;
+pub(crate) mod propagation;
 pub mod proxy;
 pub mod traceparent;
 
@@ -85,7 +87,7 @@ pub trait Parser: Send {
     fn busy(&self) -> bool;
     /// Messages (heads) that could not be told because bytes before them were not seen.
     fn skipped(&self) -> u64;
-    /// `traceparent` headers that were malformed or repeated, and so ignored.
+    /// Requests with trace headers that were malformed, repeated or incomplete, and so ignored.
     fn malformed_contexts(&self) -> u64 {
         0
     }

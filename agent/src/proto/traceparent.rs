@@ -1,6 +1,7 @@
 //! W3C Trace Context level 1: the `traceparent` header, to the letter.
 
 use crate::model::TraceContext;
+use crate::proto::hex::hex;
 
 /// Parses a header value, surrounding whitespace already off. `None` is malformed: to be ignored (§4.3).
 ///
@@ -21,23 +22,6 @@ pub fn parse(value: &[u8]) -> Option<TraceContext> {
     };
     let valid = dashes && length && trace != [0; 16] && span != [0; 8];
     valid.then_some(TraceContext { trace, span, flags })
-}
-
-fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let &[high, low] = pair else { return None };
-        *byte = nibble(high)? << 4 | nibble(low)?;
-    }
-    Some(bytes)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

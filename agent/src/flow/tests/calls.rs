@@ -228,5 +228,5 @@ fn a_malformed_trace_context_is_counted() {
     let mut bench = Bench::new();
     let request = b"GET /a HTTP/1.1\r\nHost: a\r\ntraceparent: 00-xyz-1-01\r\n\r\n";
     bench.feed([client.opened(), client.pair(request, &ok("")), client.pair(&get("/b"), &ok(""))]);
-    assert_eq!((bench.told().len(), bench.ledger()), (2, vec![("malformed_traceparent", 1)]));
+    assert_eq!((bench.told().len(), bench.ledger()), (2, vec![("malformed_trace_context", 1)]));
 }

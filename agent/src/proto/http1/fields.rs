@@ -1,7 +1,7 @@
 //! Header fields that matter here: framing (RFC 9112 §6), host, user agent, trace context.
 
 use crate::model::TraceContext;
-use crate::proto::traceparent;
+use crate::proto::propagation::Propagation;
 
 use super::line;
 
@@ -29,15 +29,6 @@ enum Coding {
     Other,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Context {
-    #[default]
-    Absent,
-    Valid(TraceContext),
-    /// Malformed or repeated.
-    Ignored,
-}
-
 /// How a message's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -56,7 +47,7 @@ pub(super) enum Framing {
 pub(super) struct Fields {
     length: Length,
     coding: Coding,
-    context: Context,
+    propagation: Propagation,
     /// `Expect: 100-continue`.
     pub(super) expects: bool,
     /// `Host`, the first one.
@@ -73,15 +64,9 @@ impl Fields {
             4 if is("host") => keep(&mut self.host, value, HOST_KEPT),
             6 if is("expect") => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
             10 if is("user-agent") => keep(&mut self.agent, value, AGENT_KEPT),
-            11 if is("traceparent") => {
-                self.context = match (self.context, traceparent::parse(value)) {
-                    (Context::Absent, Some(context)) => Context::Valid(context),
-                    _ => Context::Ignored,
-                }
-            }
             14 if is("content-length") => self.add_length(value, cut),
             17 if is("transfer-encoding") => self.add_coding(value, cut),
-            _ => {}
+            _ => self.propagation.add(name, value, cut),
         }
     }
 
@@ -127,17 +112,14 @@ impl Fields {
         }
     }
 
-    /// The trace context, where there is exactly one and it is valid.
+    /// The trace context, by the precedence of [`Propagation`].
     pub(super) fn context(&self) -> Option<TraceContext> {
-        match self.context {
-            Context::Valid(context) => Some(context),
-            Context::Absent | Context::Ignored => None,
-        }
+        self.propagation.context()
     }
 
-    /// There was a `traceparent` that had to be ignored.
+    /// There was a trace header that had to be ignored.
     pub(super) fn context_ignored(&self) -> bool {
-        self.context == Context::Ignored
+        self.propagation.ignored()
     }
 }
 
