@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::model::json::time;
 use crate::model::{Exchange, Verdict};
 use crate::policy::check::{Arrival, CheckError, check};
@@ -57,6 +57,9 @@ pub enum Refused {
     /// Neither word.
     #[error("mode: {0:?} is neither monitor nor enforce")]
     Mode(String),
+    /// There is nothing in the kernel that could drop.
+    #[error("this version drops nothing: rules are tried out, and what they meet is told as would_drop")]
+    NoGate,
     /// The configuration's own.
     #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
     Configured(String),
@@ -128,11 +131,6 @@ impl Blocks {
         if !(old.is_empty() && rules.is_empty()) {
             drop(book.set.change(&old, rules)?);
         }
-        let mode = match settings.mode {
-            config::Mode::Monitor => Mode::Monitor,
-            config::Mode::Enforce => Mode::Enforce,
-        };
-        drop(book.set.set_mode(mode));
         book.allowed = allowed;
         self.note(&book);
         Ok(())
@@ -271,7 +269,8 @@ impl Blocks {
     pub(super) fn set_mode(&self, who: &str, word: &str) -> Result<Value, Refused> {
         let mode = match word {
             "monitor" => Mode::Monitor,
-            "enforce" => Mode::Enforce,
+            // Said to be in force, it would be believed to be.
+            "enforce" => return Err(Refused::NoGate),
             other => return Err(Refused::Mode(other.chars().take(40).collect())),
         };
         {
