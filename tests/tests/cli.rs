@@ -314,7 +314,7 @@ fn calls_on_disk_outlive_sigkill() -> Result<()> {
     let nginx = Nginx::plain()?;
     let disk = Scratch::new("disk")?;
     let path = format!("recent.disk.path={}", disk.join("calls.redb").display());
-    let mut agent = Agent::start(&[&path, "recent.disk.size=8MiB"])?;
+    let mut agent = Agent::start(&[&path, "recent.disk.size=256MiB"])?;
     load::curls(10, &nginx.url("/s/200"))?;
     let mut first: Vec<String> = agent.calls(&[nginx.port()], 20)?.into_iter().map(|call| call.span_id).collect();
     first.sort();
