@@ -11,6 +11,7 @@ use crate::config::Sources;
 
 /// Checks the record of changes to drop decisions
 #[derive(Debug, Args)]
+#[command(after_help = "Example: weir audit verify")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,

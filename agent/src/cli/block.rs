@@ -12,6 +12,10 @@ use super::{
 
 /// Adds, lists, removes and explains drop rules
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir block add --client 203.0.113.0/24 --to-service payments --reason 'scan' --dry-run
+  weir block list")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -116,6 +120,7 @@ struct Add {
 
 /// Lists rules with what they met
 #[derive(Debug, Args)]
+#[command(after_help = "Example: weir block list --json | jq -r .id")]
 struct List {
     /// One JSON document a line
     #[arg(long)]
@@ -126,6 +131,10 @@ struct List {
 
 /// A rule by its id
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir block explain scan
+  weir block remove scan")]
 struct One {
     /// The rule
     id: String,
