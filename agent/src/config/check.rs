@@ -190,7 +190,7 @@ pub(super) fn usable(
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),
-        mode: check.mode(written),
+        mode: written.enforce.mode,
         rules: written.enforce.rules.clone(),
         audit: check.audit(written),
         select: check.select(written),
@@ -429,13 +429,6 @@ impl Check<'_> {
         }
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
         Traces { chains: written.traces.chains, sample }
-    }
-
-    fn mode(&mut self, written: &Written) -> Mode {
-        if written.enforce.mode == Mode::Enforce {
-            self.warn("enforce.mode", "this version drops nothing yet; calls that rules meet are told as `would_drop`");
-        }
-        written.enforce.mode
     }
 
     fn audit(&mut self, written: &Written) -> Option<PathBuf> {

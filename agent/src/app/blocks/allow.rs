@@ -76,11 +76,20 @@ impl Allowed {
         entry.map(|entry| entry.saved += 1).is_some()
     }
 
-    /// Entries and what they saved.
-    pub(super) fn rows(&self) -> Vec<Value> {
+    /// Prefixes, and whether they are soft.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = (Prefix, bool)> {
+        // Of entries with the same prefix the hard one counts.
+        self.entries.iter().map(|entry| {
+            let hard = self.entries.iter().any(|other| other.prefix == entry.prefix && !other.soft);
+            (entry.prefix, !hard)
+        })
+    }
+
+    /// Entries and what they saved; `more`: connections that the kernel half saved.
+    pub(super) fn rows(&self, more: impl Fn(Prefix) -> u64) -> Vec<Value> {
         let row = |entry: &Entry| {
             json!({
-                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved,
+                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved + more(entry.prefix),
                 "gives_way_to_force": entry.soft,
             })
         };
