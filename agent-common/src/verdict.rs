@@ -124,7 +124,7 @@ const _: () = assert!(size_of::<AddressRow>() == 72);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AllowRow {
-    /// Connections that a rule would have met; counted by the kernel half.
+    /// Connections that rules select and that passed for this; counted by the kernel half, where nothing overrules it.
     pub hits: u64,
     /// 1: a forced rule overrules it; 0: nothing does.
     pub soft: u32,
@@ -294,7 +294,7 @@ const _: () = assert!(size_of::<SlotCount>() == 32);
 pub struct GateSlot(pub u32);
 
 impl GateSlot {
-    /// Connections that the allow-list saved from a rule.
+    /// Connections that rules select and that the allow-list's hard part let pass.
     pub const ALLOWED: Self = Self(0);
     /// Requests whose head was ambiguous, and which passed.
     pub const AMBIGUOUS: Self = Self(1);

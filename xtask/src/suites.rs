@@ -32,6 +32,8 @@ const ORDER: &[&str] = &[
     "refusals",
     "cli",
     "policy",
+    "enforce",
+    "failopen",
 ];
 
 /// Suites that need neither root nor peers.

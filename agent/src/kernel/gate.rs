@@ -23,7 +23,7 @@ use super::link::{self, Place};
 /// Where bpffs is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
 /// Names of what is pinned.
-const PINS: [&str; 4] = ["gate_in", "gate_out", "steps_in", "steps_out"];
+const PINS: [&str; 6] = ["gate_in", "gate_out", "steps_in", "steps_out", "support_0", "support_1"];
 
 /// Why the gate can't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,7 @@ pub struct Gate {
     steps: [ProgramArray<MapData>; 2],
     step_maps: Vec<OwnedFd>,
     links: Vec<OwnedFd>,
+    supports: Vec<OwnedFd>,
     loaded: bool,
     pinned: bool,
     pins: PathBuf,
@@ -113,10 +114,16 @@ impl Gate {
             steps: [table(ebpf, "STEPS_IN")?, table(ebpf, "STEPS_OUT")?],
             step_maps,
             links: Vec::new(),
+            supports: Vec::new(),
             loaded: false,
             pinned: false,
             pins,
         })
+    }
+
+    /// Keeps the link of a program that the gate does not drop right without: it outlives the agent with the gate.
+    pub(super) fn supports(&mut self, link: Option<OwnedFd>) {
+        self.supports.extend(link);
     }
 
     /// It is attached.
@@ -175,7 +182,7 @@ impl Gate {
         fs::create_dir_all(&self.pins).map_err(at(&self.pins))?;
         self.pinned = true;
         // Steps too: a map of programs is emptied when nobody holds it from outside.
-        for (object, name) in self.links.iter().chain(&self.step_maps).zip(PINS) {
+        for (object, name) in self.links.iter().chain(&self.step_maps).chain(&self.supports).zip(PINS) {
             let path = self.pins.join(name);
             link::pin(object.as_fd(), &path).map_err(at(&path))?;
         }
@@ -252,12 +259,6 @@ impl Gate {
             }
         }
         Ok(())
-    }
-
-    /// Connections that an entry of the allow-list saved.
-    #[must_use]
-    pub fn saved(&self, address: [u8; 16], len: u8) -> u64 {
-        self.allowed.get(&Key::new(len.into(), address), 0).map_or(0, |row| row.hits)
     }
 
     /// Writes the identity groups of a process, a cgroup or a task name; none: it is forgotten.

@@ -19,6 +19,10 @@ pub(super) enum Place {
     Ingress = 0,
     /// `BPF_CGROUP_INET_EGRESS`.
     Egress = 1,
+    /// `BPF_CGROUP_INET_SOCK_CREATE`.
+    SockCreate = 2,
+    /// `BPF_CGROUP_SOCK_OPS`.
+    SockOps = 3,
 }
 
 #[repr(C)]

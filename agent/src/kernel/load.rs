@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::cgroup;
 use super::facts::{Facts, chain};
 use super::gate::{Gate, GateError};
+use super::link::{self, Place};
 use super::plan::{Intent, Plan, Program};
 use super::tables::Counts;
 
@@ -138,13 +139,16 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
     let counts =
         Counts::new(take(Counts::MAP)?).map_err(|source| Error::Map { name: Counts::MAP, source: Some(source) })?;
 
-    let gate = Gate::take(&mut ebpf, &cgroup)?;
+    let mut gate = Gate::take(&mut ebpf, &cgroup)?;
     let mut verdicts = Vec::new();
     for (program, intent) in &plan.rows {
         let verdict = match intent {
             Intent::LeaveOut(why) => Verdict::LeftOut(why.clone()),
             Intent::Attach => match attach(&mut ebpf, *program, &cgroup) {
-                Ok(()) => Verdict::Attached,
+                Ok(link) => {
+                    gate.supports(link);
+                    Verdict::Attached
+                }
                 Err(why) if matches!(program, Program::Ingress | Program::Egress) => {
                     return Err(Error::Essential { program: program.name(), why });
                 }
@@ -174,7 +178,7 @@ pub(super) fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
     data.fd().as_fd().try_clone_to_owned().ok()
 }
 
-fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<(), String> {
+fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<Option<OwnedFd>, String> {
     let loaded = ebpf.program_mut(program.name()).ok_or("the object has no such program")?;
     load_and_attach(loaded, program, cgroup).map_err(|error| told(&error))
 }
@@ -192,7 +196,8 @@ pub(super) fn told(error: &ProgramError) -> String {
     }
 }
 
-fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Result<(), ProgramError> {
+/// Gives the links of those programs that the gate needs to go on without an agent: roles and owners of connections.
+fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Result<Option<OwnedFd>, ProgramError> {
     // A cgroup link is multi anyway; `AllowMultiple` gets EINVAL from link_create.
     let mode = CgroupAttachMode::Single;
     match loaded {
@@ -200,23 +205,26 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
             skb.load()?;
             let way =
                 if program == Program::Ingress { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
-            skb.attach(cgroup, way, mode).map(drop)
+            skb.attach(cgroup, way, mode)?;
         }
         Loaded::CgroupSock(sock) => {
             sock.load()?;
-            sock.attach(cgroup, mode).map(drop)
+            let link = link::create(sock.fd()?.as_fd(), cgroup, Place::SockCreate);
+            return link.map(Some).map_err(ProgramError::IOError);
         }
         Loaded::SockOps(ops) => {
             ops.load()?;
-            ops.attach(cgroup, mode).map(drop)
+            let link = link::create(ops.fd()?.as_fd(), cgroup, Place::SockOps);
+            return link.map(Some).map_err(ProgramError::IOError);
         }
         Loaded::TracePoint(point) => {
             let name = if program == Program::SchedExec { "sched_process_exec" } else { "sched_process_exit" };
             point.load()?;
-            point.attach("sched", name).map(drop)
+            point.attach("sched", name)?;
         }
-        _ => Err(ProgramError::UnexpectedProgramType),
+        _ => return Err(ProgramError::UnexpectedProgramType),
     }
+    Ok(None)
 }
 
 impl Half {

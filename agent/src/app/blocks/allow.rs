@@ -85,11 +85,16 @@ impl Allowed {
         })
     }
 
-    /// Entries and what they saved; `more`: connections that the kernel half saved.
-    pub(super) fn rows(&self, more: impl Fn(Prefix) -> u64) -> Vec<Value> {
+    /// The address is on the list.
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        self.entries.iter().any(|entry| entry.prefix.holds(address))
+    }
+
+    /// Entries and the calls that they saved.
+    pub(super) fn rows(&self) -> Vec<Value> {
         let row = |entry: &Entry| {
             json!({
-                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved + more(entry.prefix),
+                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved,
                 "gives_way_to_force": entry.soft,
             })
         };

@@ -25,7 +25,6 @@ use crate::model::{Exchange, Verdict};
 use crate::policy::check::{Arrival, CheckError, check};
 use crate::policy::machine::MachineError;
 use crate::policy::meet::{Buckets, Seen, judge};
-use crate::policy::prefix::Prefix;
 use crate::policy::rule::{Action, Mode, Rule, Source};
 use crate::policy::set::{RuleSet, SetError};
 use crate::policy::written::WrittenRule;
@@ -272,6 +271,13 @@ impl Blocks {
         let book = &mut *book;
         let (enforces, now) = (book.enforces(), clock::monotonic_ns());
         let judged = judge(&book.set, &seen, &mut book.buckets, now, enforces);
+        if enforces && book.allowed.holds(seen.remote()) {
+            // The kernel half let it pass for this; here it is counted, by call.
+            let carried = judge(&book.set, &seen, &mut book.buckets, now, false).refused;
+            if let Some(rule) = carried.filter(|rule| rule.mode == Mode::Enforce) {
+                book.allowed.saves(seen.remote(), rule.force);
+            }
+        }
         for rule in judged.watched {
             book.hits.entry(Arc::clone(&rule.id)).or_default().add(seen.client, exchange.start_unix_ns);
         }
@@ -390,10 +396,8 @@ impl Blocks {
     pub(super) fn mode(&self) -> Value {
         let book = self.book();
         let kernel = book.kernel.as_ref();
-        let saved =
-            |prefix: Prefix| kernel.map_or(0, |kernel| kernel.look(|gate| gate.saved(prefix.bytes, prefix.len)));
         let mut told = json!({
-            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows(saved),
+            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows(),
         });
         if let Some(kernel) = kernel {
             let counts =
