@@ -13,6 +13,7 @@ mod pattern;
 pub(crate) mod sample;
 pub mod semconv;
 mod service;
+pub mod shown;
 
 pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, TraceContext, Version};
 pub use connection::{Connection, EndedConnection, OpenConnection, Role, Visibility};
