@@ -1,5 +1,7 @@
 //! How quantities, times and text from outside are shown to people.
 
+use std::time::Duration;
+
 /// Text from outside without what a terminal would obey: control characters and those that turn the direction.
 #[must_use]
 pub fn harmless(text: &str) -> String {
@@ -24,6 +26,12 @@ pub fn duration(ns: u64) -> String {
         _ => (ns / 8.64e13, "d"),
     };
     figures(value) + unit
+}
+
+/// Seconds as a length of time in at most 6 columns; what is none is shown as zero.
+#[must_use]
+pub fn seconds(seconds: f64) -> String {
+    duration(u64::try_from(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A number of bytes in at most 5 columns as a rule: `345B`, and in powers of 1024 `1.35K`, `64M`, `1G`, `2T`.
@@ -81,6 +89,13 @@ mod tests {
             [(0, "0B"), (1_023, "1023B"), (1_024, "1K"), (345_678, "338K"), (64 << 20, "64M"), (u64::MAX, "16777216T")]
         {
             assert_eq!(bytes(size), text);
+        }
+    }
+
+    #[test]
+    fn seconds_of_any_kind_are_shown() {
+        for (number, text) in [(0.0, "0ns"), (0.002, "2ms"), (-1.0, "0ns"), (f64::NAN, "0ns"), (1e12, "213504d")] {
+            assert_eq!(seconds(number), text);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The state on a screen; nothing is decided here.
 
+use std::fmt::Write as _;
+
 use ratatui::Frame;
 use ratatui::style::{Color, Modifier, Style};
 
@@ -8,7 +10,7 @@ use super::help::KEYS;
 use super::page::TABS;
 use super::state::{Header, Line, State, Visit};
 use super::table::{Stand, Table, Tone};
-use crate::model::shown::{bytes, duration, figures, harmless};
+use crate::model::shown::{bytes, figures, harmless, seconds};
 
 /// From so many seconds on it is said that the agent does not answer.
 const SILENT: u64 = 3;
@@ -106,7 +108,6 @@ pub(super) fn draw(state: &State, look: Look, frame: &mut Frame<'_>) {
 
 fn header(header: Option<&Header>, paused: bool) -> String {
     let Some(header) = header else { return "weir top".into() };
-    let seconds = |seconds: f64| duration((seconds.clamp(0.0, 1e9) * 1e9) as u64);
     let words = [
         Some(format!("weir {}", harmless(&header.version))),
         header.uptime_seconds.map(|up| format!("up {}", seconds(up))),
@@ -149,10 +150,10 @@ fn place(state: &State) -> String {
         (_, false) => format!("{way}: {shown} of {all} with \"{}\"", visit.filter),
     };
     if let Some(sort) = visit.sort {
-        text += &format!(", by {}{}", sort.heading, if sort.reverse { " reversed" } else { "" });
+        let _ = write!(text, ", by {}{}", sort.heading, if sort.reverse { " reversed" } else { "" });
     }
     if state.unreadable > 0 {
-        text += &format!("; {} lines of the agent's could not be read", state.unreadable);
+        let _ = write!(text, "; {} lines of the agent's could not be read", state.unreadable);
     }
     text
 }
@@ -202,7 +203,8 @@ fn fitted(tables: &[Table], place: usize, lines: &[Line], screen: usize) -> Fitt
         let Line::Row(of, row) = line else { continue };
         let Some(row) = table.rows.get(*row).filter(|_| *of == place) else { continue };
         for (widest, cell) in widest.iter_mut().zip(&row.cells) {
-            *widest = fit::width(&cell.text).max(*widest);
+            let width = if cell.text == "-" { 0 } else { fit::width(&cell.text) };
+            *widest = width.max(*widest);
         }
     }
     fit::columns(table.columns, &widest, screen)
@@ -212,7 +214,7 @@ fn head(table: &Table, fitted: &Fitted, visit: &Visit, line: usize, paper: &mut 
     paper.put_line(line, "", paper.look.head());
     let sorted = visit.sort.map(|sort| sort.heading);
     let mut column = 0;
-    for (of, width) in table.columns.iter().zip(&fitted.widths) {
+    for (of, width) in table.columns.iter().zip(&fitted.widths).filter(|(_, width)| **width > 0) {
         let style = if sorted == Some(of.heading) {
             paper.look.head().add_modifier(Modifier::REVERSED)
         } else {
@@ -236,7 +238,8 @@ fn cells_of<'a>(
         paper.put_line(line, "", style);
     }
     let mut column = 0;
-    for (((text, tone), of), width) in cells.zip(table.columns).zip(&fitted.widths) {
+    let cells = cells.zip(table.columns).zip(&fitted.widths).filter(|(_, width)| **width > 0);
+    for (((text, tone), of), width) in cells {
         let style = chosen.unwrap_or_else(|| paper.look.tone(tone));
         column = paper.put(line, column, &fit::fit(text, *width, of.stand), style) + fitted.gap;
     }

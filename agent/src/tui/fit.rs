@@ -5,8 +5,10 @@ use ratatui::text::Span;
 use super::table::{Column, Stand};
 
 /// Columns that a cut text keeps at least; of an address a port with its colon and the mark of the cut.
-const LEAST: usize = 4;
+const LEAST: usize = 8;
 const LEAST_TAIL: usize = 7;
+/// Columns that the first one keeps while others can be cut: it is what rows are known by.
+const FIRST: usize = 24;
 
 /// Columns that a text takes on the terminal.
 pub(super) fn width(text: &str) -> usize {
@@ -41,36 +43,52 @@ pub(super) fn fit(text: &str, columns: usize, stand: Stand) -> String {
 /// A table's columns on a screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fitted {
-    /// Columns of the terminal for each column of the table; those that found no place are missing at the end.
+    /// Columns of the terminal for each column of the table; 0: it is left out. Those that found no place are missing
+    /// at the end.
     pub(super) widths: Vec<usize>,
     /// Between two of them.
     pub(super) gap: usize,
 }
 
-/// Fits columns with these widest cells: texts are cut, the widest first; numbers never are. Where even that is too much,
-/// the last columns are left out.
+/// Fits columns with these widest cells, 0 for one in which nothing is known. Where there is too little room, such a text is
+/// left out; then texts are cut, the widest first and the first column last; numbers never are: where even that is too
+/// much, the last column goes.
 pub(super) fn columns(columns: &[Column], widest: &[usize], screen: usize) -> Fitted {
-    let mut widths: Vec<usize> =
-        columns.iter().zip(widest).map(|(column, widest)| width(column.heading).max(*widest)).collect();
-    let total = |widths: &[usize], gap: usize| widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1);
-    let gap = if total(&widths, 2) <= screen { 2 } else { 1 };
-    let least = |column: &Column| match column.stand {
-        Stand::Left => LEAST.max(width(column.heading)),
-        Stand::Tail => LEAST_TAIL,
-        Stand::Right => usize::MAX,
+    let both = || columns.iter().zip(widest);
+    let mut widths: Vec<usize> = both().map(|(column, widest)| width(column.heading).max(*widest)).collect();
+    let total = |widths: &[usize], gap: usize| {
+        let shown = widths.iter().filter(|width| **width > 0);
+        widths.iter().sum::<usize>() + gap * shown.count().saturating_sub(1)
     };
-    while total(&widths, gap) > screen {
-        let may = widths.iter().zip(columns).enumerate().filter(|(_, (width, column))| **width > least(column));
-        match may.max_by_key(|(_, (width, _))| **width).map(|(place, _)| place) {
-            Some(place) => widths.iter_mut().skip(place).take(1).for_each(|width| *width -= 1),
-            // What is left has the more room.
-            None => match columns.split_last() {
-                Some((_, fewer @ [_, ..])) => return self::columns(fewer, widest, screen),
-                _ => return Fitted { widths: vec![screen], gap },
-            },
+    let gap = if total(&widths, 2) <= screen { 2 } else { 1 };
+    if total(&widths, gap) > screen && widest.iter().any(|widest| *widest > 0) {
+        let left_out = |column: &Column, cell: usize| cell == 0 && column.stand == Stand::Left;
+        for (width, (column, cell)) in widths.iter_mut().zip(both()) {
+            *width = if left_out(column, *cell) { 0 } else { *width };
         }
     }
-    Fitted { widths, gap }
+    for first in [FIRST, LEAST] {
+        let least = |place: usize, column: &Column| match column.stand {
+            Stand::Left if place == 0 => first,
+            Stand::Left => LEAST.max(width(column.heading)),
+            Stand::Tail => LEAST_TAIL,
+            Stand::Right => usize::MAX,
+        };
+        while total(&widths, gap) > screen {
+            let all = widths.iter().zip(columns).enumerate();
+            let may = all.filter(|(place, (width, column))| **width > least(*place, column));
+            let Some(place) = may.max_by_key(|(_, (width, _))| **width).map(|(place, _)| place) else { break };
+            widths.iter_mut().skip(place).take(1).for_each(|width| *width -= 1);
+        }
+    }
+    if total(&widths, gap) <= screen {
+        return Fitted { widths, gap };
+    }
+    match columns.split_last() {
+        // What is left has the more room.
+        Some((_, fewer @ [_, ..])) => self::columns(fewer, widest, screen),
+        _ => Fitted { widths: vec![screen], gap },
+    }
 }
 
 #[cfg(test)]
@@ -99,14 +117,20 @@ mod tests {
 
     #[test]
     fn the_widest_text_is_cut_first_and_numbers_never() {
-        let heads = [left("NAME"), right("CALLS"), tail("REMOTE")];
-        let of = |screen| columns(&heads, &[30, 9, 20], screen);
-        assert_eq!(of(63), Fitted { widths: vec![30, 9, 20], gap: 2 });
-        assert_eq!(of(62), Fitted { widths: vec![30, 9, 20], gap: 1 });
-        assert_eq!(of(50), Fitted { widths: vec![20, 9, 19], gap: 1 });
-        assert_eq!(of(31), Fitted { widths: vec![10, 9, 10], gap: 1 });
-        assert_eq!(of(22), Fitted { widths: vec![4, 9, 7], gap: 1 });
-        assert_eq!(of(21), Fitted { widths: vec![11, 9], gap: 1 });
+        let heads = [left("NAME"), right("CALLS"), tail("REMOTE"), left("UNIT")];
+        let of = |screen| columns(&heads, &[30, 9, 20, 0], screen);
+        assert_eq!(of(69), Fitted { widths: vec![30, 9, 20, 4], gap: 2 });
+        assert_eq!(of(66), Fitted { widths: vec![30, 9, 20, 4], gap: 1 });
+        // What says nothing goes first, the names last.
+        assert_eq!(of(65), Fitted { widths: vec![30, 9, 20, 0], gap: 1 });
+        assert_eq!(of(60), Fitted { widths: vec![29, 9, 20, 0], gap: 1 });
+        assert_eq!(of(50), Fitted { widths: vec![24, 9, 15, 0], gap: 1 });
+        assert_eq!(of(31), Fitted { widths: vec![13, 9, 7, 0], gap: 1 });
+        assert_eq!(of(26), Fitted { widths: vec![8, 9, 7, 0], gap: 1 });
+        assert_eq!(of(25), Fitted { widths: vec![15, 9], gap: 1 });
+        assert_eq!(of(17), Fitted { widths: vec![17], gap: 1 });
         assert_eq!(of(3), Fitted { widths: vec![3], gap: 1 });
+        let nothing = columns(&heads, &[0, 0, 0, 0], 19);
+        assert_eq!(nothing, Fitted { widths: vec![4, 5, 6], gap: 2 });
     }
 }

@@ -14,11 +14,11 @@ const KEPT: f64 = 60.0;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rates {
     now: f64,
-    counts: HashMap<String, Count>,
+    counts: HashMap<String, Last>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Count {
+struct Last {
     count: f64,
     at: f64,
     rate: Option<f64>,
@@ -35,13 +35,13 @@ impl Rates {
     pub(super) fn of(&mut self, key: &str, count: f64) -> Option<f64> {
         let now = self.now;
         let Some(last) = self.counts.get_mut(key) else {
-            self.counts.insert(key.to_owned(), Count { count, at: now, rate: None });
+            self.counts.insert(key.to_owned(), Last { count, at: now, rate: None });
             return None;
         };
         let time = now - last.at;
         if time >= SHORTEST {
             let rate = (count >= last.count).then(|| (count - last.count) / time);
-            *last = Count { count, at: now, rate };
+            *last = Last { count, at: now, rate };
         }
         last.rate
     }

@@ -142,7 +142,7 @@ fn type_filter(state: &mut State, key: KeyCode, control: bool) {
         KeyCode::Backspace => drop(visit.filter.pop()),
         KeyCode::Char('u') if control => visit.filter.clear(),
         KeyCode::Char(c) if !control && !c.is_control() && visit.filter.chars().count() < FILTER => {
-            visit.filter.push(c)
+            visit.filter.push(c);
         }
         _ => {}
     }

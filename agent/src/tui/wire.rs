@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::table::{Cell, Tone};
-use crate::model::shown::{bytes, duration};
+use crate::model::shown::{self, bytes};
 
 /// An answer: a document a line, or one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,7 +87,7 @@ pub(super) fn bytes_cell(count: Option<u64>) -> Cell {
 /// Seconds as a length of time.
 pub(super) fn seconds_cell(seconds: Option<f64>) -> Cell {
     let seconds = seconds.filter(|seconds| (0.0..1e9).contains(seconds));
-    seconds.map_or_else(Cell::none, |seconds| Cell::number(seconds, duration((seconds * 1e9).round() as u64)))
+    seconds.map_or_else(Cell::none, |seconds| Cell::number(seconds, shown::seconds(seconds)))
 }
 
 #[cfg(test)]

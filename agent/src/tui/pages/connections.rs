@@ -15,8 +15,8 @@ const COLUMNS: &[Column] = &[
     right("CALLS"),
     right("IN"),
     right("OUT"),
-    right("AGE"),
     left("SEEN"),
+    right("AGE"),
 ];
 
 /// Of `/v1/connections`.
@@ -44,8 +44,8 @@ fn one(row: &serde_json::Value, now: u64) -> Row {
         wire::count_cell(row, "/calls"),
         wire::bytes_cell(wire::count(row, "/bytes_received")),
         wire::bytes_cell(wire::count(row, "/bytes_sent")),
-        age.map_or_else(Cell::none, |age| Cell::number(age as f64, duration(age))),
         seen,
+        age.map_or_else(Cell::none, |age| Cell::number(age as f64, duration(age))),
     ];
     let word = |pointer| wire::text(row, pointer).unwrap_or_default();
     let key = format!("{} {} {}", word("/local"), word("/remote"), wire::count(row, "/cookie").unwrap_or(0));

@@ -16,11 +16,11 @@ const COLUMNS: &[Column] = &[
     right("ERR"),
     right("P50"),
     right("P99"),
+    right("LAST"),
     right("ABORT"),
     right("FAILED"),
     right("REQ"),
     right("RESP"),
-    right("LAST"),
 ];
 
 /// Of `/v1/graph`; with `of` those of one service, whichever end it is.
@@ -48,11 +48,11 @@ pub(in super::super) fn table(graph: &Answer, of: Option<&Name>, look: &mut Look
             wire::bad_cell(number("/errors")),
             wire::seconds_cell(wire::float(edge, "/latency_seconds/p50")),
             wire::seconds_cell(wire::float(edge, "/latency_seconds/p99")),
+            last.map_or_else(Cell::none, |age| Cell::number(age as f64, duration(age))),
             wire::bad_cell(number("/aborted")),
             wire::bad_cell(number("/failed_connections")),
             wire::bytes_cell(wire::count(edge, "/request_bytes")),
             wire::bytes_cell(wire::count(edge, "/response_bytes")),
-            last.map_or_else(Cell::none, |age| Cell::number(age as f64, duration(age))),
         ];
         let by_server = wire::list(edge, "/observed_by").iter().any(|end| end == "server");
         let opens = Some(Page::Calls(Calls::Edge { client, server, port, by_server }));

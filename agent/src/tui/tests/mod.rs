@@ -194,7 +194,9 @@ impl User {
         let buffer = terminal.backend().buffer();
         let columns = usize::from(buffer.area.width);
         let lines = buffer.content.chunks(columns);
-        lines.map(|cells| cells.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned()).collect()
+        lines
+            .map(|cells| cells.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned())
+            .collect()
     }
 
     /// The text under the cursor, if there is one.
