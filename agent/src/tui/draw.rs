@@ -3,91 +3,18 @@
 use std::fmt::Write as _;
 
 use ratatui::Frame;
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 
 use super::fit::{self, Fitted};
 use super::help::KEYS;
 use super::page::TABS;
+use super::paper::{Look, Paper};
 use super::state::{Header, Line, State, Visit};
 use super::table::{Stand, Table, Tone};
 use crate::model::shown::{bytes, figures, harmless, seconds};
 
 /// From so many seconds on it is said that the agent does not answer.
 const SILENT: u64 = 3;
-
-/// How it looks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    /// Without, what matters is bold, underlined or reversed.
-    pub(super) colours: bool,
-}
-
-impl Look {
-    fn pick(self, colour: Style, plain: Modifier) -> Style {
-        if self.colours { colour } else { Style::new().add_modifier(plain) }
-    }
-
-    fn head(self) -> Style {
-        self.pick(Style::new().fg(Color::Black).bg(Color::Green), Modifier::BOLD | Modifier::UNDERLINED)
-    }
-
-    fn chosen(self) -> Style {
-        self.pick(Style::new().fg(Color::Black).bg(Color::Cyan), Modifier::REVERSED)
-    }
-
-    fn title(self) -> Style {
-        self.pick(Style::new().fg(Color::Cyan).add_modifier(Modifier::BOLD), Modifier::BOLD)
-    }
-
-    fn alarm(self) -> Style {
-        self.pick(Style::new().fg(Color::White).bg(Color::Red), Modifier::BOLD | Modifier::REVERSED)
-    }
-
-    fn tone(self, tone: Tone) -> Style {
-        match tone {
-            Tone::Plain => Style::new(),
-            Tone::Good => self.pick(Style::new().fg(Color::Green), Modifier::empty()),
-            Tone::Warn => self.pick(Style::new().fg(Color::Yellow), Modifier::empty()),
-            Tone::Bad => self.pick(Style::new().fg(Color::Red), Modifier::BOLD),
-            Tone::Dim => Style::new().add_modifier(Modifier::DIM),
-        }
-    }
-}
-
-/// A screen that is written line by line.
-struct Paper<'a, 'b> {
-    frame: &'a mut Frame<'b>,
-    look: Look,
-}
-
-impl Paper<'_, '_> {
-    fn columns(&self) -> usize {
-        usize::from(self.frame.area().width)
-    }
-
-    fn lines(&self) -> usize {
-        usize::from(self.frame.area().height)
-    }
-
-    /// Writes a text that is cut where the screen ends; gives where the next one may begin.
-    fn put(&mut self, line: usize, column: usize, text: &str, style: Style) -> usize {
-        let (left, end) = (self.columns().saturating_sub(column), column + fit::width(text));
-        if line >= self.lines() || left == 0 {
-            return end;
-        }
-        let text = if end > self.columns() { &fit::fit(text, left, Stand::Left) } else { text };
-        if let (Ok(x), Ok(y)) = (u16::try_from(column), u16::try_from(line)) {
-            self.frame.buffer_mut().set_stringn(x, y, text, left, style);
-        }
-        end
-    }
-
-    /// Writes a text over a whole line.
-    fn put_line(&mut self, line: usize, text: &str, style: Style) {
-        let text = fit::fit(text, self.columns(), Stand::Left);
-        self.put(line, 0, &text, style);
-    }
-}
 
 /// Draws it.
 pub(super) fn draw(state: &State, look: Look, frame: &mut Frame<'_>) {

@@ -9,6 +9,7 @@ mod fit;
 mod help;
 mod page;
 mod pages;
+mod paper;
 mod rates;
 mod state;
 mod table;
@@ -26,8 +27,8 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{self, Event as Input};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::draw::Look;
 use self::page::Page;
+use self::paper::Look;
 use self::state::{Event, State};
 use self::terminal::Taken;
 use self::update::{Then, update};
@@ -45,23 +46,38 @@ const SECOND: Duration = Duration::from_secs(1);
 pub fn run(client: &Client, colours: bool) -> io::Result<()> {
     let (events, happened) = sync_channel(WAITING);
     let (pages, wanted) = sync_channel(WAITING);
-    let (keys, signals, client) = (events.clone(), events.clone(), client.clone());
+    let (keys, signals, answers, client) = (events.clone(), events.clone(), events.clone(), client.clone());
     // Before the terminal is taken over: who ends this process then finds it waiting.
     let (ready, is_ready) = sync_channel(1);
-    start("weir-signals", move || wait_for_signals(&signals, &ready))?;
+    let start = |name: &str, body: Box<dyn FnOnce() + Send>| start(name, events.clone(), body);
+    start("weir-signals", Box::new(move || wait_for_signals(&signals, &ready)))?;
     // It fails where the thread said why instead.
     let _ = is_ready.recv();
     let mut taken = Taken::take(Look { colours })?;
-    start("weir-keys", move || read_keys(&keys))?;
-    start("weir-ask", move || ask::run(&client, &wanted, &events))?;
+    start("weir-keys", Box::new(move || read_keys(&keys)))?;
+    start("weir-ask", Box::new(move || ask::run(&client, &wanted, &answers)))?;
     let mut state = State::new(taken.size()?);
     let end = show(&mut taken, &mut state, &happened, &pages);
     drop(taken);
     end
 }
 
-fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+/// Starts a thread without which there is nothing to show: when it panics, everything ends.
+fn start(name: &str, events: SyncSender<Event>, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    struct Tell(SyncSender<Event>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                let _ = self.0.send(Event::Gone("a thread of weir top panicked".into()));
+            }
+        }
+    }
+    let tell = Tell(events);
+    let guarded = move || {
+        let _tell = tell;
+        body();
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(guarded).map(drop)
 }
 
 fn show(taken: &mut Taken, state: &mut State, happened: &Receiver<Event>, pages: &SyncSender<Page>) -> io::Result<()> {

@@ -107,7 +107,7 @@ impl Page {
     pub(super) fn tables(&self, answers: &[Answer], stats: &Answer, look: &mut Look<'_>) -> Vec<Table> {
         let nothing = Answer::default();
         let answer = |place: usize| answers.get(place).unwrap_or(&nothing);
-        match self {
+        let mut tables = match self {
             Self::Services => vec![services::table(answer(0), answer(1), look)],
             Self::Endpoints => vec![endpoints::table(answer(0), None, look)],
             Self::Edges => vec![edges::table(answer(0), None, look)],
@@ -118,7 +118,9 @@ impl Page {
                 vec![endpoints::table(answer(0), Some(name), look), edges::table(answer(1), Some(name), look)]
             }
             Self::Calls(which) => vec![calls::table(answer(0), which)],
-        }
+        };
+        tables.iter_mut().for_each(Table::tell_apart);
+        tables
     }
 
     /// How it is ordered until its user wants otherwise; `None`: as it comes.

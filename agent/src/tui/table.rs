@@ -1,6 +1,7 @@
 //! Tables as pages make them: columns, rows, and in which order and which of them are shown.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use super::page::Page;
 use crate::model::shown::harmless;
@@ -135,6 +136,18 @@ pub(super) struct Sort {
 }
 
 impl Table {
+    /// Tells rows with the same key apart by their serial among them, so that each can be gone to.
+    pub(super) fn tell_apart(&mut self) {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for row in &mut self.rows {
+            let serial = seen.entry(row.key.clone()).or_default();
+            *serial += 1;
+            if *serial > 1 {
+                row.key = format!("{} #{serial}", row.key);
+            }
+        }
+    }
+
     /// Places of the rows that have `filter` in one of their cells, whatever its case, in order.
     pub(super) fn arranged(&self, sort: Option<Sort>, filter: &str) -> Vec<usize> {
         let wanted = filter.to_lowercase();

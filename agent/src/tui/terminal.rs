@@ -9,7 +9,8 @@ use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 
-use super::draw::{Look, draw};
+use super::draw::draw;
+use super::paper::Look;
 use super::state::State;
 
 /// A frame of a large terminal; it goes out in one piece, so that nothing flickers.

@@ -89,6 +89,21 @@ fn answers_of_any_shape_are_survived() {
 }
 
 #[test]
+fn rows_that_can_not_be_told_apart_can_all_be_gone_to() {
+    let mut user = User::at(80, 24);
+    let mut same = call("/orders/{id}", 8080);
+    same["span_id"] = Value::Null;
+    user.agent.set("/v1/calls", vec![same; 3]);
+    user.press(KeyCode::Char('3'));
+    user.press(KeyCode::Enter);
+    assert_eq!(user.state.counts(), (3, 3));
+    for at in [1, 2, 2] {
+        user.press(KeyCode::Down);
+        assert_eq!(user.state.visit().unwrap().at, at);
+    }
+}
+
+#[test]
 fn lines_that_are_no_json_are_said() {
     let mut user = User::at(80, 24);
     let Event::News(mut news) = user.agent.news(&Page::Services) else { unreachable!() };

@@ -10,8 +10,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::ask::header;
-use super::draw::{Look, draw};
+use super::draw::draw;
 use super::page::{self, Page};
+use super::paper::Look;
 use super::rates::Rates;
 use super::state::{Event, News, State};
 use super::update::{Then, update};
