@@ -5,7 +5,7 @@ use ratatui::text::Span;
 use super::table::{Column, Stand};
 
 /// Columns that a cut text keeps at least; of an address a port with its colon and the mark of the cut.
-const LEAST: usize = 8;
+const LEAST: usize = 10;
 const LEAST_TAIL: usize = 7;
 /// Columns that the first one keeps while others can be cut: it is what rows are known by.
 const FIRST: usize = 24;
@@ -126,8 +126,8 @@ mod tests {
         assert_eq!(of(60), Fitted { widths: vec![29, 9, 20, 0], gap: 1 });
         assert_eq!(of(50), Fitted { widths: vec![24, 9, 15, 0], gap: 1 });
         assert_eq!(of(31), Fitted { widths: vec![13, 9, 7, 0], gap: 1 });
-        assert_eq!(of(26), Fitted { widths: vec![8, 9, 7, 0], gap: 1 });
-        assert_eq!(of(25), Fitted { widths: vec![15, 9], gap: 1 });
+        assert_eq!(of(28), Fitted { widths: vec![10, 9, 7, 0], gap: 1 });
+        assert_eq!(of(27), Fitted { widths: vec![17, 9], gap: 1 });
         assert_eq!(of(17), Fitted { widths: vec![17], gap: 1 });
         assert_eq!(of(3), Fitted { widths: vec![3], gap: 1 });
         let nothing = columns(&heads, &[0, 0, 0, 0], 19);
