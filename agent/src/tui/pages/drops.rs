@@ -1,4 +1,4 @@
-//! Drop rules, and whom the allow-list saved.
+//! Drop rules, what the kernel half did of them, and whom the allow-list saved.
 
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ const RULES: &[Column] = &[
     left("SOURCE"),
 ];
 
+const GATE: &[Column] = &[left("COUNTER"), right("COUNT"), right("PER S")];
 const ALLOWED: &[Column] = &[tail("ADDRESS"), left("WHAT"), right("SAVED")];
 
 /// Conditions of a rule, as `weir block list` tells them.
@@ -40,7 +41,14 @@ pub(in super::super) fn tables(blocks: &Answer, mode: &Answer, look: &mut Look<'
         Some(Row { key: format!("allowed {address} {:?}", wire::text(row, "/what")), cells, opens: None })
     });
     let allowed = Table { title: "Allow-list: calls that it saved", columns: ALLOWED, rows: saved.collect() };
-    vec![Table { title, columns: RULES, rows }, allowed]
+    let gate = mode.document().get("gate").and_then(Value::as_object).into_iter().flatten();
+    let gate = gate.filter_map(|(counter, count)| {
+        let (count, key) = (count.as_u64()?, format!("gate {counter}"));
+        let rate = look.rates.cell(&key, count);
+        Some(Row { key, cells: vec![Cell::text(counter), Cell::count(count), rate], opens: None })
+    });
+    let gate = Table { title: "Gate: what the kernel half did", columns: GATE, rows: gate.collect() };
+    vec![Table { title, columns: RULES, rows }, gate, allowed]
 }
 
 fn rule(row: &Value, look: &mut Look<'_>) -> Option<Row> {

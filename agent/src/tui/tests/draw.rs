@@ -60,7 +60,20 @@ fn every_page_fits_and_says_what_it_knows() {
             ('2', &["/orders/{id}", "1000", "P99 <="]),
             ('3', &["curl", "8080", "1010", "12.5", "1ms", "4ms"]),
             ('4', &[":51234", ":51235", "1.50K", "1.50min", "opaque"]),
-            ('5', &["scan", "deny", "monitor", "30s", "1h", "mode is monitor: nothing is dropped", "loopback"]),
+            (
+                '5',
+                &[
+                    "scan",
+                    "deny",
+                    "monitor",
+                    "30s",
+                    "1h",
+                    "mode is monitor: nothing is dropped",
+                    "dropped",
+                    "41",
+                    "loopback",
+                ],
+            ),
             ('6', &["seen", "1234", "ring_full", "weir_ingress", "attached", "250ns", "Messages"]),
         ] {
             user.press(KeyCode::Char(key));

@@ -6,7 +6,7 @@ use super::*;
 fn tabs_by_number_and_in_turn() {
     let mut user = User::at(80, 24);
     for (key, title) in
-        [('2', "Endpoints: 4"), ('3', "Edges: 2"), ('4', "Connections: 2"), ('5', "Drops: 2"), ('6', "Ledger: 7")]
+        [('2', "Endpoints: 4"), ('3', "Edges: 2"), ('4', "Connections: 2"), ('5', "Drops: 3"), ('6', "Ledger: 7")]
     {
         assert_eq!(user.press(KeyCode::Char(key)), Then::Ask);
         assert!(user.screen()[2].starts_with(title), "{key}: {}", user.screen()[2]);
@@ -16,7 +16,7 @@ fn tabs_by_number_and_in_turn() {
     user.press(KeyCode::BackTab);
     assert!(user.screen()[2].starts_with("Ledger: 7"));
     user.press(KeyCode::Left);
-    assert!(user.screen()[2].starts_with("Drops: 2"));
+    assert!(user.screen()[2].starts_with("Drops: 3"));
 }
 
 #[test]

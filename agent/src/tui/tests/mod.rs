@@ -115,7 +115,7 @@ impl Agent {
             (
                 "/v1/mode",
                 vec![json!({
-                    "mode": "monitor", "allow_list": [{"address": "127.0.0.0/8", "what": "loopback", "saved": 3}],
+                    "mode": "monitor", "gate": {"dropped": 41, "odd": "x"}, "allow_list": [{"address": "127.0.0.0/8", "what": "loopback", "saved": 3}],
                 })],
             ),
             ("/v1/calls", vec![call("/orders/{id}", 8080), call("/orders", 8080), call("/orders", 9090)]),
