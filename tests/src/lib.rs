@@ -13,6 +13,7 @@ pub mod place;
 pub mod process;
 pub mod receiver;
 pub mod script;
+pub mod tmux;
 pub mod truth;
 pub mod tun;
 pub mod uring;

@@ -31,6 +31,7 @@ const ORDER: &[&str] = &[
     "config",
     "refusals",
     "cli",
+    "top",
     "policy",
     "enforce",
     "failopen",
