@@ -3,6 +3,7 @@
 
 mod clients;
 mod evasion;
+mod evidence;
 mod limits;
 mod safety;
 

@@ -42,7 +42,9 @@ impl Allowed {
             out.resolve(&host, "the Kubernetes API server");
         }
         let otlp = settings.otlp.iter();
-        let endpoints = otlp.flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint]).flatten();
+        let endpoints = otlp
+            .flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint, &otlp.logs_endpoint])
+            .flatten();
         for endpoint in endpoints {
             let authority = endpoint.split("://").nth(1).unwrap_or(endpoint).split('/').next().unwrap_or_default();
             let host = match authority.rsplit_once(':') {
