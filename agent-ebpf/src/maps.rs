@@ -1,7 +1,7 @@
 //! Every map: key, bound, why this kind.
 
 use aya_ebpf::bindings::bpf_map_type::{
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
 };
 use aya_ebpf::macros::btf_map;
 use weir_common::knob::Slot;
@@ -66,6 +66,12 @@ map! {
 map! {
     /// Payload that came before its socket, by a hash of the connection's ends.
     EARLY: Earlies, BPF_MAP_TYPE_ARRAY, u32, Early, SLOTS, 0
+}
+
+map! {
+    /// Connections of which the agent knows that nothing it reads is spoken there, by cookie; from there the connection's
+    /// own state takes it. An entry that nobody takes is the oldest one day, and leaves.
+    FOREIGN: Foreigns, BPF_MAP_TYPE_LRU_HASH, u64, u8, 4096, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).
