@@ -7,6 +7,7 @@ pub mod agent;
 pub mod call;
 pub mod cgroup;
 pub mod collector;
+pub mod crowd;
 pub mod ledger;
 pub mod netns;
 pub mod peers;
