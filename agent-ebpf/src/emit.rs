@@ -18,6 +18,13 @@ pub(crate) fn reserve<T>() -> *mut T {
     unsafe { bpf_ringbuf_reserve(RING.as_ptr(), size_of::<T>() as u64, 0) }.cast()
 }
 
+/// The same for a segment of a connection. While the ring has had no room for the connection's announcement there is no
+/// use in its segments either: they are refused for the same reason.
+#[inline(always)]
+fn reserve_of<T>(conn: &Conn) -> *mut T {
+    if conn.announced == 0 { core::ptr::null_mut() } else { reserve() }
+}
+
 /// Hands a record over.
 #[inline(always)]
 pub(crate) fn submit<T>(record: *mut T) {
@@ -72,7 +79,7 @@ pub(crate) fn announce(conn: &mut Conn, ends: &Ends, next: [u32; 2], at: u64) {
 
 #[inline(always)]
 fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
-    let record = reserve::<Kept<Bytes, N>>();
+    let record = reserve_of::<Kept<Bytes, N>>(conn);
     if record.is_null() {
         conn.lost += 1;
         count(Slot::LOST_RING, 1);
@@ -114,7 +121,7 @@ pub(crate) fn bytes(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
 #[inline(always)]
 pub(crate) fn bare(conn: &mut Conn, segment: Segment) {
     count(Slot::SEEN, 1);
-    let record = reserve::<Bytes>();
+    let record = reserve_of::<Bytes>(conn);
     if record.is_null() {
         conn.lost += 1;
         count(Slot::LOST_RING, 1);
@@ -156,7 +163,7 @@ pub(crate) fn flush(conn: &mut Conn) {
         return;
     }
     count(Slot::SEEN, 1);
-    let record = reserve::<Kept<Bytes, HOLD>>();
+    let record = reserve_of::<Kept<Bytes, HOLD>>(conn);
     if record.is_null() {
         conn.lost += 1;
         count(Slot::LOST_RING, 1);
@@ -177,7 +184,7 @@ pub(crate) fn flush(conn: &mut Conn) {
 #[inline(always)]
 fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
     count(Slot::SEEN, 2);
-    let record = reserve::<Kept<Kept<Pair, HOLD>, N>>();
+    let record = reserve_of::<Kept<Kept<Pair, HOLD>, N>>(conn);
     if record.is_null() {
         conn.lost += 2;
         count(Slot::LOST_RING, 2);

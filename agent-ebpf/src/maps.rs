@@ -160,6 +160,12 @@ map! {
     STEPS_OUT: StepsOut, BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 3, 0
 }
 
+map! {
+    /// Connections of which the agent knows that nothing it reads is spoken there, by cookie; from there the connection's
+    /// own state takes it. An entry that nobody takes is the oldest one day, and leaves.
+    FOREIGN: Foreigns, BPF_MAP_TYPE_LRU_HASH, u64, u8, 4096, 0
+}
+
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).
 #[repr(C)]
 pub(crate) struct Ring {

@@ -9,7 +9,7 @@ use weir_common::knob::Slot;
 use weir_common::record::{SEG_AHEAD, SEG_BEHIND, Way};
 
 use crate::conn::{Conn, Stage, stage};
-use crate::maps::{CONNS, STAGE};
+use crate::maps::{CONNS, FOREIGN, STAGE};
 use crate::packet::{FIN, Packet};
 use crate::stats::count;
 use crate::who;
@@ -230,6 +230,14 @@ pub(crate) fn sequence(conn: &mut Conn, to: *mut Stage, sk: *mut bpf_sock, way: 
     stage!(to, segment.flags, flags);
     stage!(to, offset, packet.offset + skip);
     true
+}
+
+/// Whether the agent has said that nothing it reads is spoken here.
+#[inline(always)]
+pub(crate) fn foreign(conn: &Conn) -> bool {
+    let key = conn.cookie;
+    // SAFETY: the map's key type, alive.
+    !unsafe { bpf_map_lookup_elem(FOREIGN.as_ptr(), (&raw const key).cast()) }.is_null()
 }
 
 /// Whether TCP itself has received everything below `next`: `rcv_nxt` is a lower bound.

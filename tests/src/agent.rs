@@ -288,6 +288,11 @@ impl Agent {
     pub fn resident(&self) -> Result<u64> {
         place::resident(self.pid())
     }
+
+    /// Memory of its maps in the kernel now, bytes, without what sockets keep in their own storage.
+    pub fn map_memory(&self) -> Result<u64> {
+        place::map_memory(self.pid())
+    }
 }
 
 /// The command `weir` that speaks to the agent at `socket`.

@@ -5,7 +5,9 @@
 
 pub mod agent;
 pub mod call;
+pub mod cgroup;
 pub mod collector;
+pub mod crowd;
 pub mod ledger;
 pub mod netns;
 pub mod peers;

@@ -1,5 +1,6 @@
 //! Where things are: programs, the cache of set-up, folders of one test, free ports.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -144,4 +145,20 @@ pub fn resident(pid: u32) -> Result<u64> {
         }
     }
     Ok(total * 1024)
+}
+
+/// Memory of the BPF maps that a process holds open, each once, bytes: as the kernel says it (`memlock` in `fdinfo`),
+/// which leaves out what sockets keep in their own storage.
+pub fn map_memory(pid: u32) -> Result<u64> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut maps = BTreeMap::new();
+    for file in fs::read_dir(&folder).with_context(|| format!("reading {folder}"))? {
+        // A descriptor may be closed between the listing and the look.
+        let Ok(text) = fs::read_to_string(file?.path()) else { continue };
+        let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes)) = (number("map_id:"), number("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    Ok(maps.values().sum())
 }

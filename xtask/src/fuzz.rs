@@ -6,6 +6,10 @@ use anyhow::Result;
 
 use crate::{repo, shell};
 
+/// From this many seconds on, fewer than [`INPUTS`] inputs are a failure: a harness has become slow.
+const LONG: u64 = 60;
+const INPUTS: u64 = 10_000_000;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How long, shared by all harnesses
@@ -21,6 +25,9 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args(["run", "--quiet", "--release", "--package", "weir", "--example", "fuzz", "--"]);
     command.arg("--seconds").arg(arguments.seconds.to_string());
+    if arguments.seconds >= LONG {
+        command.arg("--inputs").arg(INPUTS.to_string());
+    }
     if let Some(seed) = arguments.seed {
         command.arg("--seed").arg(seed.to_string());
     }

@@ -79,6 +79,12 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
         fin(sk, conn, way, packet);
         return;
     }
+    // Long, unanswered, and no HTTP to the agent: a text that began like a request, sent one way.
+    let w = usize::from(way.0 & 1);
+    if conn.confirmed == 0 && conn.kept[w] >= MEDIUM as u32 && !conn.holds() && track::foreign(conn) {
+        conn.framing = Framing::IGNORE.0;
+        return;
+    }
     let to = track::stage_of(conn, way);
     if to.is_null() || !track::sequence(conn, to, sk, way, packet) {
         return;

@@ -9,6 +9,7 @@ use crate::clock::{self, Offset};
 use crate::flow::{Output, Worker};
 use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::ring::Reader;
+use crate::kernel::tables::Foreign;
 use crate::meter::{Count, Meter};
 use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Service, Thread};
 
@@ -54,6 +55,7 @@ pub(super) struct Batch {
 /// The capturing thread's own state.
 pub(super) struct Capture {
     pub reader: Reader,
+    pub foreign: Foreign,
     pub worker: Worker,
     pub resolver: Resolver,
     pub meter: Arc<Meter>,
@@ -75,6 +77,10 @@ impl Capture {
         let (mut ticked, mut measured) = (0, 0);
         loop {
             let records = self.drain(&mut out);
+            for cookie in out.foreign.drain(..) {
+                // What the map refuses goes on being watched, as if nothing had been said.
+                let _ = self.foreign.add(cookie);
+            }
             let now = clock::monotonic_ns();
             if now.saturating_sub(ticked) >= TICK_NS {
                 ticked = now;

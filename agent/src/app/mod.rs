@@ -146,7 +146,7 @@ impl Agent {
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
         let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
-        let (half, ring) = load::load(&facts, &plan, &to_load)?;
+        let (half, line) = load::load(&facts, &plan, &to_load)?;
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
         let half = Arc::new(Mutex::new(half));
         blocks.take(Arc::clone(&half), settings.mode);
@@ -156,7 +156,8 @@ impl Agent {
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
         let capture = capture::Capture {
-            reader: Reader::new(ring, to_load.ring),
+            reader: Reader::new(line.ring, to_load.ring),
+            foreign: line.foreign,
             worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
             resolver,
             meter: Arc::clone(&meter),

@@ -65,6 +65,11 @@ impl Dialect {
         matches!(self, Self::Late)
     }
 
+    /// Nobody reads it (any more).
+    pub(super) fn is_opaque(&self) -> bool {
+        matches!(self, Self::Opaque { .. })
+    }
+
     /// Takes bytes in order.
     pub(super) fn hear(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
         match self {

@@ -31,6 +31,8 @@ pub(super) struct Live {
     pub start: Option<Start>,
     /// It is in the worker's list of those that need time to pass.
     pub listed: bool,
+    /// The kernel half was told that nobody reads it.
+    given_up: bool,
 }
 
 impl std::fmt::Debug for Live {
@@ -61,6 +63,7 @@ impl Live {
             mirror: None,
             start,
             listed: false,
+            given_up: false,
         }
     }
 
@@ -99,6 +102,10 @@ impl Live {
             *bytes += u64::from(segment.len);
         }
         self.last_at = segment.at;
+        if self.dialect.is_opaque() {
+            stream.forget(work.room);
+            return;
+        }
         let piece = Piece {
             at: segment.at,
             seq: segment.seq,
@@ -122,6 +129,13 @@ impl Live {
     pub(super) fn tick(&mut self, now: u64, work: &mut Work<'_>) {
         self.each_stream(work, |_, stream, room, ear| stream.expire(now, room, ear));
         self.dialect.tick(now, work.calls);
+    }
+
+    /// Nobody reads it; true once.
+    pub(super) fn is_newly_foreign(&mut self) -> bool {
+        let new = !self.given_up && self.dialect.is_opaque();
+        self.given_up |= new;
+        new
     }
 
     /// It ends.

@@ -27,6 +27,8 @@ pub struct Output {
     pub calls: Vec<Exchange>,
     /// Connections that ended without a call.
     pub ended: Vec<EndedConnection>,
+    /// Cookies of connections of which records still come though nobody reads them, each once.
+    pub foreign: Vec<u64>,
 }
 
 /// Assembles calls from the records of its connections. Synchronous, without I/O; whoever feeds it must feed all
@@ -255,6 +257,9 @@ impl Worker {
         };
         if head.lost > 0 {
             live.doubt();
+        }
+        if live.is_newly_foreign() {
+            out.foreign.push(head.conn);
         }
         feed(live, &mut self.desk.work());
         self.desk.settle(live, out);

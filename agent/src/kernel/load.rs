@@ -15,7 +15,7 @@ use super::facts::{Facts, chain};
 use super::gate::{Gate, GateError};
 use super::link::{self, Place};
 use super::plan::{Intent, Plan, Program};
-use super::tables::Counts;
+use super::tables::{Counts, Foreign};
 
 /// The kernel half.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
@@ -118,8 +118,22 @@ pub struct Runs {
     pub ns: u64,
 }
 
-/// Loads the object and attaches the plan's programs; gives the kernel half and the ring of its records.
-pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, RingBuf<MapData>), Error> {
+/// What the capturing thread has of the kernel half.
+pub struct Line {
+    /// Records come.
+    pub ring: RingBuf<MapData>,
+    /// Connections go that need not be watched.
+    pub foreign: Foreign,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("foreign", &self.foreign).finish_non_exhaustive()
+    }
+}
+
+/// Loads the object and attaches the plan's programs; gives the kernel half and the line to it.
+pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Line), Error> {
     let path = settings.cgroup.as_deref().or(facts.cgroup2_path.as_deref()).unwrap_or(Path::new("/sys/fs/cgroup"));
     let cgroup = File::open(path).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
     cgroup::hold(&cgroup).map_err(|taken| Error::InUse { path: path.to_owned(), pid: taken.pid })?;
@@ -138,6 +152,8 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
     let ring = RingBuf::try_from(ring).map_err(|source| Error::Map { name: "RING", source: Some(source) })?;
     let counts =
         Counts::new(take(Counts::MAP)?).map_err(|source| Error::Map { name: Counts::MAP, source: Some(source) })?;
+    let foreign =
+        Foreign::new(take(Foreign::MAP)?).map_err(|source| Error::Map { name: Foreign::MAP, source: Some(source) })?;
 
     let mut gate = Gate::take(&mut ebpf, &cgroup)?;
     let mut verdicts = Vec::new();
@@ -157,7 +173,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, gate, maps, ebpf, cgroup }, ring))
+    Ok((Half { counts, verdicts, gate, maps, ebpf, cgroup }, Line { ring, foreign }))
 }
 
 /// A file descriptor of its own for a map.

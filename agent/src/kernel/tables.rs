@@ -1,6 +1,6 @@
 //! Typed handles over kernel maps.
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use weir_common::knob::Slot;
 
 /// The kernel half's counters.
@@ -25,5 +25,29 @@ impl Counts {
     #[must_use]
     pub fn get(&self, slot: Slot) -> u64 {
         self.0.get(&slot.0, 0).map_or(0, |values| values.iter().sum())
+    }
+}
+
+/// Connections that the kernel half need not watch any more.
+pub struct Foreign(HashMap<MapData, u64, u8>);
+
+impl std::fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Foreign")
+    }
+}
+
+impl Foreign {
+    /// Name of the map.
+    pub const MAP: &'static str = "FOREIGN";
+
+    /// Takes the map.
+    pub fn new(map: Map) -> Result<Self, MapError> {
+        HashMap::try_from(map).map(Self)
+    }
+
+    /// Adds a connection by its cookie.
+    pub fn add(&mut self, cookie: u64) -> Result<(), MapError> {
+        self.0.insert(cookie, 1, 0)
     }
 }

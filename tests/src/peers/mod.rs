@@ -1,6 +1,7 @@
 //! Real servers, clients and load tools, each with its own count of what it did.
 
 pub mod apache;
+pub mod bulk;
 pub mod foreign;
 pub mod load;
 pub mod nginx;

@@ -49,14 +49,22 @@ pub struct Setup<'a> {
     pub port: u16,
     /// No access log (for loads where its cost matters).
     pub silent: bool,
+    /// Workers; 0: two.
+    pub workers: usize,
 }
 
-/// A running nginx with two workers.
+/// A running nginx.
 #[derive(Debug)]
 pub struct Nginx {
     process: Process,
     scratch: Scratch,
     port: u16,
+}
+
+impl Setup<'_> {
+    fn count(&self) -> usize {
+        if self.workers == 0 { 2 } else { self.workers }
+    }
 }
 
 impl Nginx {
@@ -81,8 +89,9 @@ impl Nginx {
         command.arg("-p").arg(scratch.path()).arg("-c").arg(path).args(["-e", "stderr"]);
         let process = Process::start(command, "nginx", &scratch)?;
         let nginx = Self { process, scratch, port };
+        let workers = setup.count();
         wait::until(Duration::from_secs(5), "nginx's workers", || {
-            Ok((nginx.scratch.join("nginx.pid").exists() && nginx.workers()?.len() == 2).then_some(()))
+            Ok((nginx.scratch.join("nginx.pid").exists() && nginx.workers()?.len() == workers).then_some(()))
         })
         .with_context(|| nginx.process.output().unwrap_or_default())?;
         Ok(nginx)
@@ -168,10 +177,10 @@ fn configuration(setup: &Setup<'_>, port: u16, scratch: &Scratch) -> String {
         })
         .collect();
     let log = if setup.silent { "access_log off;".to_owned() } else { "access_log access.log truth;".to_owned() };
-    let server = setup.server;
+    let (server, workers) = (setup.server, setup.count());
     let folder = scratch.path().display();
     format!(
-        "daemon off; worker_processes 2; worker_rlimit_nofile 30000; pid nginx.pid; error_log stderr;
+        "daemon off; worker_processes {workers}; worker_rlimit_nofile 30000; pid nginx.pid; error_log stderr;
 events {{ worker_connections 14000; }}
 http {{
   log_format truth '$remote_port $connection_requests $request_method $status $body_bytes_sent $request_uri';

@@ -89,11 +89,13 @@ fn listen(netns: &NetNs, address: &str) -> Result<TcpListener> {
 fn a8_a_cable_between_namespaces() -> Result<()> {
     let (one, two) = cabled()?;
     let agent = Agent::start(&["privacy.level=standard"])?;
-    for (mtu, offload) in [(1500, "on"), (576, "on"), (9000, "on"), (1500, "off"), (576, "off")] {
+    // Who cuts into segments, and who joins them: device or stack, on both sides of the cable.
+    let offloads = [("on", "on"), ("off", "off"), ("off", "on"), ("on", "off")];
+    for (mtu, (cut, join)) in [1500, 576, 9000].into_iter().flat_map(|mtu| offloads.map(|offload| (mtu, offload))) {
         for netns in [&one, &two] {
             // IPv6 leaves an interface below 1280 (RFC 8200 §5).
             netns.ip(&format!("link set dev eth0 mtu {mtu}"))?;
-            netns.run("ethtool", &format!("-K eth0 gso {offload} tso {offload} gro {offload}"))?;
+            netns.run("ethtool", &format!("-K eth0 gso {cut} tso {cut} gro {join}"))?;
         }
         for address in ["10.78.0.2", "fd78::2"].into_iter().take(if mtu < 1280 { 1 } else { 2 }) {
             for netns in [&one, &two] {
@@ -107,7 +109,7 @@ fn a8_a_cable_between_namespaces() -> Result<()> {
             }
             let listener = listen(&two, address)?;
             let to = listener.local_addr()?;
-            let name = format!("{address}, MTU {mtu}, offloads {offload}");
+            let name = format!("{address}, MTU {mtu}, gso and tso {cut}, gro {join}");
             direct(&agent, &name, listener, || one.inside(|| Wire::connect(to)))?;
         }
     }

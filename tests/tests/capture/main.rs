@@ -1,6 +1,7 @@
 //! Every HTTP/1 call on a node, exact: real servers and clients, compared with their own counts (acceptance group A).
 
 mod bodies;
+mod bulk;
 mod counts;
 mod ends;
 mod families;

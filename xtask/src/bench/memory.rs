@@ -1,6 +1,6 @@
 //! The agent's memory: of the process, and of its maps in the kernel.
 
-use std::{collections::BTreeMap, fs, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use weir_tests::{
@@ -49,7 +49,7 @@ pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
         thread::sleep(Duration::from_millis(500));
         highest = highest.max(place::resident(agent.pid())? as f64 / MIB);
     }
-    let maps = maps(agent.pid())?;
+    let maps = place::map_memory(agent.pid())? as f64 / MIB;
     let requests = load::many_done(running, time)?;
     let lost = count(agent.page()?.sum("weir_messages_total", &[("stage", "lost")]));
     Ok(Memory { start, load: highest, maps, per_second: requests as f64 / time.as_secs_f64(), lost })
@@ -62,19 +62,4 @@ fn status(pid: u32, name: &str) -> Result<f64> {
     let kilobytes =
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     Ok(kilobytes.with_context(|| format!("no {name} in {path}"))? / 1024.0)
-}
-
-/// Memory of the maps that a process holds open, each once, in MiB.
-fn maps(pid: u32) -> Result<f64> {
-    let folder = format!("/proc/{pid}/fdinfo");
-    let mut maps = BTreeMap::new();
-    for file in fs::read_dir(&folder).with_context(|| format!("reading {folder}"))? {
-        // A descriptor may be closed between the listing and the look.
-        let Ok(text) = fs::read_to_string(file?.path()) else { continue };
-        let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        if let (Some(id), Some(bytes)) = (number("map_id:"), number("memlock:")) {
-            maps.insert(id, bytes);
-        }
-    }
-    Ok(maps.values().sum::<u64>() as f64 / MIB)
 }

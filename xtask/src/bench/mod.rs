@@ -3,6 +3,7 @@
 //! Machines differ from minute to minute, so nothing is compared with a figure of another run: in each round every
 //! variant runs once, in turn forwards and backwards, and a ratio is taken inside its round.
 
+mod bulk;
 mod cost;
 mod load;
 mod memory;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::ledger::count;
 
 use super::{
+    bulk,
     cost::{self, Runs, Statistics},
     load, memory,
     sample::Samples,
@@ -24,6 +25,8 @@ pub(crate) enum Part {
     Kernel,
     /// 99th percentile at half load
     Latency,
+    /// Bulk bytes that are no calls
+    Bulk,
     /// Memory with 10 000 connections
     Memory,
     /// Start to first call
@@ -35,7 +38,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
     let time = Duration::from_secs(seconds);
     let collector = Collector::start()?;
     let mut report = Report::new(rounds, seconds);
-    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Memory, Part::Start] {
+    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Bulk, Part::Memory, Part::Start] {
         if !parts.is_empty() && !parts.contains(&part) {
             continue;
         }
@@ -43,6 +46,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
             Part::Kernel => kernel(rounds, time, &collector, &mut report),
             Part::Throughput => throughput(rounds, time, &collector, &mut report),
             Part::Latency => latency(rounds, time, &collector, &mut report),
+            Part::Bulk => bulk::rows(rounds, time, &collector, &mut report),
             Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
             Part::Start => start_row(rounds, &mut report),
         };

@@ -148,6 +148,14 @@ impl Stream {
         }
     }
 
+    /// Nobody reads it any more: what waits is of no use, and no loss.
+    pub(super) fn forget(&mut self, room: &mut Room) {
+        if let Some(mut islands) = self.islands.take() {
+            islands.drop_before(u64::MAX, &mut room.used);
+        }
+        self.doubt = false;
+    }
+
     fn start(&mut self, piece: &Piece<'_>, waits: bool, lost: bool, sink: &mut impl Sink) {
         self.phase = Phase::Running;
         self.next = piece.seq;

@@ -57,6 +57,20 @@ fn forged_segments_make_no_calls_and_lose_none() {
     assert_eq!(bench.told(), vec!["/real 200 complete"; 200]);
 }
 
+#[test]
+fn what_nobody_reads_waits_for_nothing_and_is_told_once() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([client.opened(), client.bytes(Way::OUT, &[b'a'; 37]), client.bytes(Way::OUT, &[0; 100])]);
+    assert!(bench.out.foreign.is_empty());
+    for i in 1..1000u32 {
+        let ahead = client.next[1].wrapping_add(i * 1000);
+        bench.feed([client.segment(Way::OUT, ahead, &[1; 500], SEG_AHEAD)]);
+    }
+    bench.feed([client.closed(Ended::CLOSED, 0)]);
+    assert_eq!((&bench.out.foreign[..], bench.ledger()), (&[1][..], vec![]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
