@@ -13,7 +13,7 @@ mod tell;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
-use weir_common::conn::Role;
+use weir_common::conn::{Ends, Role};
 use weir_common::judge::state as judge_state;
 use weir_common::record::Way;
 use weir_common::verdict::{Bank, GateSlot, SLOT_RESET, SWITCH_ACTIVE, Slot, Standing};
@@ -157,6 +157,38 @@ pub(crate) fn stand(skb: *mut __sk_buff, way: Way) -> i32 {
         tell::connection(skb, sk, gate, way, slot, packet.seq);
     }
     requests(skb, sk, gate, way, &packet)
+}
+
+/// Whether a connection may be opened. Its own address is not known yet; rules that ask for it, and those that more
+/// than one step would look at, are left to the first bytes that it sends.
+#[inline(always)]
+pub(crate) fn connect(ctx: *mut core::ffi::c_void, sk: *mut bpf_sock, ends: &Ends) -> i32 {
+    let active = table::switch(SWITCH_ACTIVE);
+    if active == 0 {
+        return PASS;
+    }
+    let conn = track::storage(sk.cast(), 0);
+    if conn.is_null() || staged!(conn, owner.tgid) == knobs::self_tgid() {
+        return PASS;
+    }
+    let gate = table::gate(sk.cast(), track::CREATE);
+    if gate.is_null() {
+        table::count(GateSlot::NO_STORAGE);
+        return PASS;
+    }
+    stand::begin(gate, ends, conn, true, active);
+    let whole = stand::slots(gate);
+    stand::end(gate);
+    // Judged anew when it sends.
+    stage!(gate, active, 0);
+    if !whole || staged!(gate, standing) != Standing::DENIED.0 {
+        return PASS;
+    }
+    let slot = staged!(gate, base).wrapping_sub(1);
+    table::met(slot, Met::Connection);
+    table::count(GateSlot::REFUSED);
+    tell::before(ctx, conn, gate, slot, ends);
+    DROP
 }
 
 /// It comes before its predecessors.

@@ -1,5 +1,7 @@
 //! The hooks, each with what it needs of the kernel.
 
+/// 5.10: outgoing connections before they are made.
+mod cgroup_connect;
 /// 5.10: every segment of every socket below the attached cgroup.
 mod cgroup_skb;
 /// 5.10: birth of sockets.

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Place, Problem, Select,
     tree::Node,
-    written::{Compression, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
+    written::{Breaker, Compression, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
 use crate::policy::written::WrittenRule;
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub traces: Traces,
     /// What becomes of a call that a drop rule meets.
     pub mode: Mode,
+    /// When a rule is taken for a mistake.
+    pub breaker: Breaker,
     /// Rules as written: what they name is checked where they are taken.
     pub rules: Vec<WrittenRule>,
     /// File of the audit log, absolute; `None`: changes are only logged.
@@ -196,6 +198,7 @@ pub(super) fn usable(
         tls: check.tls(written),
         traces: check.traces(written),
         mode: written.enforce.mode,
+        breaker: check.breaker(written),
         rules: written.enforce.rules.clone(),
         audit: check.audit(written),
         select: check.select(written),
@@ -438,6 +441,11 @@ impl Check<'_> {
         }
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
         Traces { chains: written.traces.chains, sample }
+    }
+
+    fn breaker(&mut self, written: &Written) -> Breaker {
+        let share = self.range("enforce.breaker.share", written.enforce.breaker.share, 0.0, 1.0);
+        Breaker { share, ..written.enforce.breaker }
     }
 
     fn audit(&mut self, written: &Written) -> Option<PathBuf> {

@@ -310,8 +310,26 @@ pub struct Enforce {
     pub mode: Mode,
     /// Rules.
     pub rules: Vec<WrittenRule>,
+    /// When a rule is taken for a mistake and goes back to monitor mode.
+    pub breaker: Breaker,
     /// File of the audit log; made with the first change. Empty: changes are only logged.
     pub audit: String,
+}
+
+/// The circuit breaker of drop rules. Clients are counted, not requests.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// A rule must refuse so many clients of one port within 10 s at least. 0: no circuit breaker.
+    pub clients: u32,
+    /// And more than this share of the clients that came there.
+    pub share: f64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { clients: 20, share: 0.5 }
+    }
 }
 
 /// A rule of `select`. `*` stands for any text.
@@ -437,6 +455,7 @@ impl Default for Traces {
 
 impl Default for Enforce {
     fn default() -> Self {
-        Self { mode: Mode::Monitor, rules: Vec::new(), audit: "/var/log/weir/audit.log".to_owned() }
+        let (rules, breaker) = (Vec::new(), Breaker::default());
+        Self { mode: Mode::Monitor, rules, breaker, audit: "/var/log/weir/audit.log".to_owned() }
     }
 }

@@ -23,7 +23,7 @@ use super::link::{self, Place};
 /// Where bpffs is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
 /// Names of what is pinned.
-const PINS: [&str; 6] = ["gate_in", "gate_out", "steps_in", "steps_out", "support_0", "support_1"];
+const PINS: [&str; 8] = ["link_0", "link_1", "link_2", "link_3", "link_4", "link_5", "steps_in", "steps_out"];
 
 /// Why the gate can't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +153,17 @@ impl Gate {
                 .map_err(|error| GateError::Program { program: entry, why: format!("attaching it: {error}") })?;
             links.push(link);
         }
+        for (name, place) in [("weir_connect4", Place::Connect4), ("weir_connect6", Place::Connect6)] {
+            let link = load(ebpf, name, self.loaded).and_then(|fd| {
+                link::create(fd.as_fd(), cgroup, place)
+                    .map_err(|error| GateError::Program { program: name, why: format!("attaching it: {error}") })
+            });
+            match link {
+                Ok(link) => links.push(link),
+                // Not needed: what it would refuse at once is refused with the first bytes.
+                Err(error) => tracing::warn!(%error, "outgoing connections are refused with their first bytes only"),
+            }
+        }
         self.loaded = true;
         self.links = links;
         Ok(())
@@ -182,11 +193,18 @@ impl Gate {
         fs::create_dir_all(&self.pins).map_err(at(&self.pins))?;
         self.pinned = true;
         // Steps too: a map of programs is emptied when nobody holds it from outside.
-        for (object, name) in self.links.iter().chain(&self.step_maps).chain(&self.supports).zip(PINS) {
+        for (object, name) in self.named() {
             let path = self.pins.join(name);
             link::pin(object.as_fd(), &path).map_err(at(&path))?;
         }
         Ok(())
+    }
+
+    /// What is pinned, and under which name.
+    fn named(&self) -> impl Iterator<Item = (&OwnedFd, &'static str)> {
+        let (links, steps) = PINS.split_at(PINS.len() - 2);
+        let links = self.links.iter().chain(&self.supports).zip(links.iter().copied());
+        links.chain(self.step_maps.iter().zip(steps.iter().copied()))
     }
 
     fn unpin(&mut self) {
@@ -327,11 +345,16 @@ fn remove(pins: &Path) {
 
 fn load(ebpf: &mut Ebpf, name: &'static str, loaded: bool) -> Result<aya::programs::ProgramFd, GateError> {
     let why = |why: String| GateError::Program { program: name, why };
-    let Some(Program::CgroupSkb(program)) = ebpf.program_mut(name) else {
+    let Some(program) = ebpf.program_mut(name) else {
         return Err(why("the object has no such program".to_owned()));
     };
     if !loaded {
-        match program.load() {
+        let result = match program {
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        match result {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
             Err(error) => return Err(why(super::load::told(&error))),
         }

@@ -23,6 +23,10 @@ pub(super) enum Place {
     SockCreate = 2,
     /// `BPF_CGROUP_SOCK_OPS`.
     SockOps = 3,
+    /// `BPF_CGROUP_INET4_CONNECT`.
+    Connect4 = 10,
+    /// `BPF_CGROUP_INET6_CONNECT`.
+    Connect6 = 11,
 }
 
 #[repr(C)]

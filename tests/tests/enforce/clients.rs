@@ -129,14 +129,25 @@ fn every_condition_refuses_what_it_says() -> Result<()> {
     agent.finish()
 }
 
-/// A rule about who calls is carried out where the client is: the server does not even see a request.
+/// A rule about who calls is carried out where the client is: a connection is not even opened, and of a refused request
+/// the server sees nothing.
 #[test]
 fn a_client_process_is_refused_where_it_sends() -> Result<()> {
     let nginx = Nginx::plain()?;
     let agent = enforcing(&[])?;
     let port = nginx.port().to_string();
     rule(&agent, "no-curl", &["--client-process", "curl", "--port", &port])?;
-    let got = curl(&[&nginx.url("/")])?;
+    // "Failed to connect to host", and at once.
+    let start = std::time::Instant::now();
+    for host in ["127.0.0.1", "[::ffff:127.0.0.1]"] {
+        ensure!(curl(&[&format!("http://{host}:{port}/")])? == Err(7), "{host}");
+    }
+    ensure!(start.elapsed() < std::time::Duration::from_secs(1));
+    let row = agent.lines(&["block", "list"])?;
+    ensure!(row.len() == 1 && row[0]["hits"] == 2, "{row:?}");
+    ensure!(agent.say(&["block", "remove", "no-curl"])?.code == 0);
+    rule(&agent, "no-path", &["--client-process", "curl", "--port", &port, "--path", "/no"])?;
+    let got = curl(&[&nginx.url("/no")])?;
     ensure!(got.is_err(), "{got:?}");
     let mut other = Wire::connect(nginx.address())?;
     other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;

@@ -94,3 +94,35 @@ fn a_load_that_no_rule_meets_is_untouched() -> Result<()> {
     drop(agent);
     Ok(())
 }
+
+/// A rule that refuses most of a service's clients goes back to monitor mode by itself, and says why; one that refuses
+/// one client often does not.
+#[test]
+fn a_rule_that_refuses_most_clients_trips() -> Result<()> {
+    let scratch = weir_tests::place::Scratch::new("audit")?;
+    let log = scratch.join("audit.log");
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&["enforce.breaker.clients=10", &format!("enforce.audit={}", log.display())])?;
+    let port = nginx.port().to_string();
+    rule(&agent, "attacker", &["--client", "127.0.8.1", "--port", &port])?;
+    rule(&agent, "mistake", &["--client", "127.0.9.0/24", "--port", &port])?;
+    let get = |client: &str| curl(&["--interface", client, &nginx.url("/")]);
+    for _ in 0..30 {
+        ensure!(get("127.0.8.1")?.is_err());
+    }
+    ensure!(get("127.0.0.1")? == Ok(404));
+    for n in 1..=12 {
+        ensure!(get(&format!("127.0.9.{n}"))?.is_err(), "client {n}");
+    }
+    let tripped = weir_tests::wait::until(Duration::from_secs(3), "a tripped rule", || {
+        Ok(agent.lines(&["block", "list"])?.into_iter().find(|row| row["tripped"].is_string()))
+    })?;
+    ensure!(tripped["id"] == "mistake" && tripped["effective_mode"] == "monitor", "{tripped}");
+    ensure!(get("127.0.9.1")? == Ok(404) && get("127.0.8.1")?.is_err());
+    let text = std::fs::read_to_string(&log)?;
+    let line = text.lines().find(|line| line.contains("\"what\":\"breaker\"")).context("no audit line")?;
+    ensure!(line.contains("12 of 14 clients"), "{line}");
+    let warned = agent.log()?;
+    ensure!(warned.contains("circuit breaker"), "{warned}");
+    agent.finish()
+}

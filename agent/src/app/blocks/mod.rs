@@ -1,6 +1,7 @@
 //! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
 
 mod allow;
+mod breaker;
 mod gate;
 pub(super) mod groups;
 mod log;
@@ -21,7 +22,7 @@ use crate::kernel::destroy::Destroyer;
 use crate::kernel::gate::GateError;
 use crate::kernel::load::Half;
 use crate::model::json::time;
-use crate::model::{Exchange, Verdict};
+use crate::model::{Exchange, Kind, Verdict};
 use crate::policy::check::{Arrival, CheckError, check};
 use crate::policy::machine::MachineError;
 use crate::policy::meet::{Buckets, Seen, judge};
@@ -31,6 +32,7 @@ use crate::policy::written::WrittenRule;
 use crate::recent::Recent;
 
 use allow::Allowed;
+use breaker::{Breaker, Threshold, Tripped};
 use gate::Kernel;
 use log::{Log, LogError};
 
@@ -117,6 +119,9 @@ struct Book {
     log: Log,
     made: u64,
     kernel: Option<Kernel>,
+    breaker: Breaker,
+    /// Why rules are in monitor mode that were in enforce mode.
+    tripped: BTreeMap<Arc<str>, String>,
     /// The configuration's mode.
     configured: Mode,
     /// The kernel half was tried and refuses: said once.
@@ -186,7 +191,9 @@ impl Blocks {
         let allowed = Allowed::gather(settings);
         let (buckets, hits, log) = (Buckets::default(), BTreeMap::new(), Log::new(settings.audit.clone()));
         let (kernel, configured) = (None, Mode::Monitor);
-        let book = Book { set, buckets, hits, allowed, log, made: 0, kernel, configured, beaten: false };
+        let (breaker, tripped) = (Breaker::new(threshold(settings)), BTreeMap::new());
+        let book =
+            Book { set, buckets, hits, allowed, log, made: 0, kernel, breaker, tripped, configured, beaten: false };
         let destroyer = Destroyer::start();
         if let Err(error) = &destroyer {
             tracing::warn!(%error, "refused connections are not ended; what they send is dropped");
@@ -216,6 +223,8 @@ impl Blocks {
             book.change(&old, rules)?;
         }
         book.allowed = allowed;
+        book.breaker.set(threshold(settings));
+        book.tripped.clear();
         if let Some(kernel) = book.kernel.clone() {
             if book.enforces() {
                 kernel.allow(&book.allowed)?;
@@ -249,6 +258,7 @@ impl Blocks {
         let mut book = self.book();
         self.expire(&mut book);
         let Some(kernel) = book.kernel.clone().filter(|_| book.enforces()) else { return };
+        self.trip(&mut book);
         let result = kernel.beat();
         if let (Err(error), false) = (&result, book.beaten) {
             tracing::error!(%error, "the kernel half will take the agent for dead: only rules with an end are enforced");
@@ -270,6 +280,9 @@ impl Blocks {
         let mut book = self.book();
         let book = &mut *book;
         let (enforces, now) = (book.enforces(), clock::monotonic_ns());
+        if enforces && seen.kind == Kind::Server {
+            book.breaker.came(seen.server.port(), seen.client);
+        }
         let judged = judge(&book.set, &seen, &mut book.buckets, now, enforces);
         if enforces && book.allowed.holds(seen.remote()) {
             // The kernel half let it pass for this; here it is counted, by call.
@@ -347,8 +360,28 @@ impl Blocks {
         book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
         book.change(&[Arc::clone(&rule.id)], Vec::new())?;
         book.hits.remove(id);
+        book.tripped.remove(id);
         self.note(&book);
         Ok(told)
+    }
+
+    /// Puts rules that refuse most clients of a service back to monitor mode.
+    fn trip(&self, book: &mut Book) {
+        for Tripped { rule, why } in book.breaker.look(clock::monotonic_ns()) {
+            let Some(before) = book.set.get(&rule).cloned().filter(|rule| rule.mode == Mode::Enforce) else { continue };
+            let after = Rule { mode: Mode::Monitor, ..Rule::clone(&before) };
+            let told = document(&after);
+            if let Err(error) = book.change(&[Arc::clone(&rule)], vec![after]) {
+                tracing::error!(%error, %rule, why, "a rule that refuses too many can't be put back to monitor mode");
+                continue;
+            }
+            tracing::warn!(%rule, why, "circuit breaker: the rule is in monitor mode now");
+            if let Err(error) = book.log.write("weir", "breaker", Some(&rule), &why, document(&before), told) {
+                tracing::warn!(%error, %rule, "what the circuit breaker did is not in the audit log");
+            }
+            book.tripped.insert(rule, why);
+            self.note(book);
+        }
     }
 
     /// Every rule with what it met.
@@ -359,6 +392,9 @@ impl Blocks {
             let mut told = document(rule);
             told["effective_mode"] = effective(book.set.mode(), rule).into();
             told["hits"] = 0.into();
+            if let Some(why) = book.tripped.get(&rule.id) {
+                told["tripped"] = why.clone().into();
+            }
             if let Some(hits) = book.hits.get(&rule.id) {
                 let mut top: Vec<_> = hits.clients.iter().collect();
                 top.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
@@ -445,6 +481,10 @@ impl From<config::Mode> for Mode {
             config::Mode::Enforce => Self::Enforce,
         }
     }
+}
+
+fn threshold(settings: &Settings) -> Threshold {
+    Threshold { clients: settings.breaker.clients as usize, share: settings.breaker.share }
 }
 
 fn effective(node: Mode, rule: &Rule) -> &'static str {

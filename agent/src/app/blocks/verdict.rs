@@ -32,6 +32,9 @@ impl Blocks {
             return Verdict::Dropped { rule: "removed".into(), reason: "its rule was removed since".into() };
         };
         book.hits.entry(Arc::clone(&rule.id)).or_default().add(client, unix_ns);
+        if told.role == Role::SERVER.0 {
+            book.breaker.refused(told.ends.local_port, client, &rule.id);
+        }
         tracing::info!(
             rule = %rule.id,
             reason = %rule.reason,
