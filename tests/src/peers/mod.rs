@@ -2,6 +2,7 @@
 
 pub mod apache;
 pub mod bulk;
+pub mod flood;
 pub mod foreign;
 pub mod load;
 pub mod nginx;

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod cost;
+mod enforce;
 mod load;
 mod memory;
 mod noop;

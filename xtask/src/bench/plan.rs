@@ -9,7 +9,7 @@ use weir_tests::ledger::count;
 use super::{
     bulk,
     cost::{self, Runs, Statistics},
-    load, memory,
+    enforce, load, memory,
     sample::Samples,
     start,
     table::{Budget, Report, Row, number},
@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Latency,
     /// Bulk bytes that are no calls
     Bulk,
+    /// What the gate costs, how soon a rule counts, a flood of refused connections
+    Enforce,
     /// Memory with 10 000 connections
     Memory,
     /// Start to first call
@@ -38,7 +40,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
     let time = Duration::from_secs(seconds);
     let collector = Collector::start()?;
     let mut report = Report::new(rounds, seconds);
-    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Bulk, Part::Memory, Part::Start] {
+    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Bulk, Part::Enforce, Part::Memory, Part::Start] {
         if !parts.is_empty() && !parts.contains(&part) {
             continue;
         }
@@ -47,6 +49,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
             Part::Throughput => throughput(rounds, time, &collector, &mut report),
             Part::Latency => latency(rounds, time, &collector, &mut report),
             Part::Bulk => bulk::rows(rounds, time, &collector, &mut report),
+            Part::Enforce => enforce::rows(rounds, time, &mut report),
             Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
             Part::Start => start_row(rounds, &mut report),
         };
