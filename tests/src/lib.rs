@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod call;
+pub mod cgroup;
 pub mod collector;
 pub mod ledger;
 pub mod netns;

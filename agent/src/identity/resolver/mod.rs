@@ -253,16 +253,20 @@ impl Resolver {
                 }
             }
         }
-        let service = self.held_since(owner, at).and_then(|since| self.named(pid, since, port));
-        let service = service.filter(|service| {
-            let name = service.process.as_ref().and_then(|process| process.executable_name.as_deref());
-            let name = if service.evidence == Evidence::Comm { Some(&*service.name) } else { name };
-            !name.is_some_and(|name| ACTIVATORS.contains(&name))
-        });
+        let since = self.held_since(owner, at).filter(|&since| !self.activates(pid, since));
+        let service = since.and_then(|since| self.named(pid, since, port));
         if service.is_none() {
             self.counts.unproven += 1;
         }
         service
+    }
+
+    /// Whether `pid` runs a program at `at` that opens sockets for others.
+    fn activates(&mut self, pid: u32, at: u64) -> bool {
+        self.learn(pid, at);
+        let facts = self.processes.get(pid).and_then(|lineage| lineage.at(at)?.facts.as_ref());
+        let name = facts.and_then(|facts| facts.executable_name.as_deref().or(facts.comm.as_deref()));
+        name.is_some_and(|name| ACTIVATORS.contains(&name))
     }
 
     /// A time at which the process that fits `owner` runs the image that answers at `at`: an image that fits, or what
