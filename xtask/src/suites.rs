@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "traces",
     "otlp",
     "prometheus",
+    "kubernetes",
     "canary",
     "config",
     "refusals",

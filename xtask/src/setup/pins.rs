@@ -122,6 +122,9 @@ pub(crate) const NODE: &[(&str, &str)] = &[("undici", "6.21.0")];
 /// The OpenTelemetry Collector's own builder.
 pub(crate) const COLLECTOR_BUILDER: (&str, &str) = ("go.opentelemetry.io/collector/cmd/builder", "v0.161.0");
 
+/// Kubernetes; all that belongs to it is pinned by the go.mod and go.sum of `tests/kubernetes/node`.
+pub(crate) const KUBERNETES: &str = "1.34.4";
+
 /// What the collector is built of.
 pub(crate) const COLLECTOR_PARTS: &str = include_str!("ocb.yaml");
 
