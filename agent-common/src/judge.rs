@@ -240,6 +240,22 @@ fn hex(byte: u8) -> u8 {
     }
 }
 
+/// Feeds one byte that brings nothing about, as most do; false: it is still to be fed to [`step`]. Short, so that the
+/// kernel half may have it in a loop.
+#[inline(always)]
+pub fn quiet<T: Table>(table: &T, classes: &Classes, regs: &mut Judge, byte: u8) -> bool {
+    let Some(row) = table.row(regs.state) else { return false };
+    let next = row[usize::from(classes[usize::from(byte)]) & (COLUMNS - 1)];
+    let Some(then) = table.row(next) else { return false };
+    // One question instead of four: the verifier keeps a way for each.
+    let percent = (u32::from(byte ^ b'%').wrapping_sub(1) >> 31) & u32::from(row[ESCAPES]);
+    if percent | u32::from(regs.escape) | u32::from(then[ACTION]) != 0 {
+        return false;
+    }
+    regs.state = next;
+    true
+}
+
 /// Feeds one byte. `None` when the table is damaged: the caller lets everything pass.
 ///
 /// `regs` is only ever written through the reference, so that the verifier, which does not track a map value's

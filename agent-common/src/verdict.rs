@@ -4,7 +4,6 @@
 //! selects, so 100 000 prefixes under the same conditions are 100 000 rows and one slot.
 
 use crate::conn::{Ends, Owner};
-use crate::judge::Judge;
 use crate::record::Head;
 
 /// How many slots there are.
@@ -125,7 +124,7 @@ const _: () = assert!(size_of::<AddressRow>() == 72);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AllowRow {
-    /// Connections that a rule would have met; counted by the kernel half.
+    /// Connections that rules select and that passed for this; counted by the kernel half, where nothing overrules it.
     pub hits: u64,
     /// 1: a forced rule overrules it; 0: nothing does.
     pub soft: u32,
@@ -146,6 +145,9 @@ impl Identity {
     pub const PROCESS: Self = Self(2);
     /// `name` is a `task_comm`, zero-padded.
     pub const COMM: Self = Self(3);
+    /// `name` holds a network namespace's cookie and the port of a listening socket older than the kernel half, both in
+    /// native byte order, then zeros.
+    pub const LISTENER: Self = Self(4);
 }
 
 /// Key of the identity table; the value is the set of identity groups (`u64`, a bit each).
@@ -193,6 +195,24 @@ const _: () = assert!(size_of::<Bank>() == 80);
 /// effect at once; 0: no rules.
 pub type Active = u64;
 
+/// Index in the switch of the [`Active`] word.
+pub const SWITCH_ACTIVE: u32 = 0;
+/// Index in the switch of the agent's heartbeat, `CLOCK_MONOTONIC` nanoseconds.
+pub const SWITCH_HEARTBEAT: u32 = 1;
+/// Without a heartbeat for so many nanoseconds the agent is taken for dead: then only slots with [`SLOT_OUTLIVES`] hold.
+pub const GRACE_NS: u64 = 3_000_000_000;
+
+/// Key of a table of prefixes (`BPF_MAP_TYPE_LPM_TRIE`).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixKey {
+    /// Bits that count.
+    pub len: u32,
+    /// Network byte order; IPv4 as IPv4-mapped IPv6.
+    pub address: [u8; 16],
+}
+const _: () = assert!(size_of::<PrefixKey>() == 20);
+
 /// What a connection's rules come to.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -208,45 +228,6 @@ impl Standing {
     /// Refused: every payload byte that comes in is dropped.
     pub const DENIED: Self = Self(3);
 }
-
-/// What the kernel half keeps for a judged connection, with the socket's lifetime.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Gate {
-    /// [`Active`] under which `standing` and `slots` hold.
-    pub active: u64,
-    /// Slots that may meet its requests.
-    pub slots: Mask,
-    /// The machine.
-    pub judge: Judge,
-    /// The machine as it was at `before_seq`, for a segment that comes again before TCP took it.
-    pub before: Judge,
-    /// TCP sequence number of the next request byte to read.
-    pub next: u32,
-    /// TCP sequence number at which `before` was taken.
-    pub before_seq: u32,
-    /// TCP sequence number of the current request's first byte.
-    pub request: u32,
-    /// Compiled table that `judge` ran on.
-    pub table: u32,
-    /// Programs that read this connection's requests right now; more than one is refused.
-    pub readers: u64,
-    /// Offset in the segment where the next run reads on, and its end.
-    pub at: u32,
-    /// Payload's end in the packet.
-    pub end: u32,
-    /// Address row that chose its client: prefix length + 1; 0: none.
-    pub row: u32,
-    /// A [`Standing`].
-    pub standing: u8,
-    /// 1: `next` is known and `judge` stands at it.
-    pub synced: u8,
-    /// 1: the other side sent payload since the last request byte.
-    pub turned: u8,
-    /// Slot that refused it, as far as `standing` is [`Standing::DENIED`].
-    pub slot: u8,
-}
-const _: () = assert!(size_of::<Gate>() == 8 + 32 + 128 + 16 + 8 + 16);
 
 /// The verdict was carried out: the segment was dropped.
 pub const VERDICT_DROPPED: u8 = 1;
@@ -313,7 +294,7 @@ const _: () = assert!(size_of::<SlotCount>() == 32);
 pub struct GateSlot(pub u32);
 
 impl GateSlot {
-    /// Connections that the allow-list saved from a rule.
+    /// Connections that rules select and that the allow-list's hard part let pass.
     pub const ALLOWED: Self = Self(0);
     /// Requests whose head was ambiguous, and which passed.
     pub const AMBIGUOUS: Self = Self(1);
@@ -329,8 +310,10 @@ impl GateSlot {
     pub const LOST: Self = Self(6);
     /// Segments that passed because a table could not be read.
     pub const DAMAGED: Self = Self(7);
-    /// Rows and slots passed over because their deadline was over.
-    pub const EXPIRED: Self = Self(8);
+    /// New connections that were refused before they were established.
+    pub const REFUSED: Self = Self(8);
+    /// Segments of which not all could be read; they passed, unless a strict rule stood against their connection.
+    pub const UNREAD: Self = Self(9);
     /// How many there are.
     pub const COUNT: u32 = 12;
 }

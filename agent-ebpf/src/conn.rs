@@ -34,18 +34,18 @@ pub(crate) struct Stage {
 
 /// Reads a staged field.
 macro_rules! staged {
-    ($stage:expr, $($field:tt).+) => {
+    ($stage:expr, $($field:tt).+ $([$index:expr])?) => {
         // SAFETY: a field of a live map value; volatile so that it is read back.
-        unsafe { (&raw const (*$stage).$($field).+).read_volatile() }
+        unsafe { (&raw const (*$stage).$($field).+ $([$index])?).read_volatile() }
     };
 }
 
 /// Writes a staged field.
 macro_rules! stage {
-    ($stage:expr, $($field:tt).+, $value:expr) => {{
+    ($stage:expr, $($field:tt).+ $([$index:expr])?, $value:expr) => {{
         let value = $value;
         // SAFETY: a field of a live map value.
-        unsafe { (&raw mut (*$stage).$($field).+).write_volatile(value) }
+        unsafe { (&raw mut (*$stage).$($field).+ $([$index])?).write_volatile(value) }
     }};
 }
 pub(crate) use {stage, staged};

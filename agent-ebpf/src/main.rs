@@ -1,5 +1,5 @@
 //! Weir: the kernel half. Hooks see segments, `track` keeps each connection's state, `framing` decides what to keep of
-//! a segment, `emit` hands it to the agent. Every hook fails open.
+//! a segment, `emit` hands it to the agent, `gate` refuses what rules name. Every hook fails open.
 #![no_std]
 #![no_main]
 #![allow(clippy::inline_always, reason = "a call between programs' parts costs more than their code, and 5.10 has few")]
@@ -12,6 +12,7 @@ mod copy;
 mod early;
 mod emit;
 mod framing;
+mod gate;
 mod hooks;
 mod knobs;
 mod maps;

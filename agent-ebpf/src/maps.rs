@@ -1,13 +1,21 @@
 //! Every map: key, bound, why this kind.
 
 use aya_ebpf::bindings::bpf_map_type::{
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+    BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
 };
 use aya_ebpf::macros::btf_map;
+use weir_common::judge::{Classes, Row};
 use weir_common::knob::Slot;
+use weir_common::verdict::{
+    ALLOWED as ALLOWED_MAX, AddressRow, AllowRow, Bank, GateSlot, IDENTITIES as IDENTITIES_MAX, IdentityKey,
+    LIMITS as LIMITS_MAX, LimitKey, MASKS as MASKS_MAX, Mask, PREFIXES, PrefixKey, SLOTS as SLOTS_MAX,
+    STATES as STATES_MAX, Slot as RuleSlot, SlotCount,
+};
 
 use crate::conn::{Conn, Stage};
 use crate::early::{Early, SLOTS};
+use crate::gate::state::Gate;
 
 /// Map definitions as libbpf reads them from BTF. Own structs, because aya-ebpf 0.2's `SkStorage` takes only a
 /// `SockAddrContext` and no flags.
@@ -66,6 +74,90 @@ map! {
 map! {
     /// Payload that came before its socket, by a hash of the connection's ends.
     EARLY: Earlies, BPF_MAP_TYPE_ARRAY, u32, Early, SLOTS, 0
+}
+
+/// `BPF_F_NO_PREALLOC`: what most nodes leave empty takes no memory.
+const NO_PREALLOC: usize = 1;
+
+map! {
+    /// The gate's state of a connection. Not cloned: a listener has none.
+    GATES: Gates, BPF_MAP_TYPE_SK_STORAGE, i32, Gate, 0, NO_PREALLOC
+}
+
+map! {
+    /// For new connections, which have no socket of their own yet. Ingress runs with soft interrupts off.
+    GATE_SCRATCH: Scratch, BPF_MAP_TYPE_PERCPU_ARRAY, u32, Gate, 1, 0
+}
+
+map! {
+    /// The word that makes a bank count, and the agent's heartbeat (`verdict::SWITCH_*`).
+    SWITCH: Switch, BPF_MAP_TYPE_ARRAY, u32, u64, 2, 0
+}
+
+map! {
+    /// What all rules together ask for; two take turns.
+    BANKS: Banks, BPF_MAP_TYPE_ARRAY, u32, Bank, 2, 0
+}
+
+map! {
+    /// Rules without their clients' addresses.
+    SLOTS_OF_RULES: RuleSlots, BPF_MAP_TYPE_ARRAY, u32, RuleSlot, SLOTS_MAX, 0
+}
+
+map! {
+    /// Exact counts of each slot.
+    SLOT_COUNTS: SlotCounts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, SlotCount, SLOTS_MAX, 0
+}
+
+map! {
+    /// The gate's own counters, one row a `GateSlot`.
+    GATE_COUNTS: GateCounts, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, GateSlot::COUNT as usize, 0
+}
+
+map! {
+    /// Client prefixes of rules.
+    ADDRESSES: Addresses, BPF_MAP_TYPE_LPM_TRIE, PrefixKey, AddressRow, PREFIXES as usize, NO_PREALLOC
+}
+
+map! {
+    /// The allow-list.
+    ALLOWED: Allowed, BPF_MAP_TYPE_LPM_TRIE, PrefixKey, AllowRow, ALLOWED_MAX as usize, NO_PREALLOC
+}
+
+map! {
+    /// Identity groups of cgroups, processes and task names.
+    IDENTITIES: Identities, BPF_MAP_TYPE_HASH, IdentityKey, u64, IDENTITIES_MAX as usize, NO_PREALLOC
+}
+
+map! {
+    /// Rate limits: theoretical arrival times. The least recently used key goes first.
+    LIMITS: Limits, BPF_MAP_TYPE_LRU_HASH, LimitKey, u64, LIMITS_MAX as usize, 0
+}
+
+map! {
+    /// States of the two compiled tables.
+    STATES: States, BPF_MAP_TYPE_ARRAY, u32, Row, 2 * STATES_MAX as usize, 0
+}
+
+map! {
+    /// Classes of symbols of the two compiled tables.
+    CLASSES: SymbolClasses, BPF_MAP_TYPE_ARRAY, u32, Classes, 2, 0
+}
+
+map! {
+    /// What paths, hosts and methods match, of the two compiled tables.
+    MASKS: Masks, BPF_MAP_TYPE_ARRAY, u32, Mask, 2 * MASKS_MAX as usize, 0
+}
+
+map! {
+    /// Steps of the gate for what is received. Not shared with the other way: since 6.17 the kernel keeps programs of
+    /// different attach types apart.
+    STEPS_IN: StepsIn, BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 3, 0
+}
+
+map! {
+    /// Steps of the gate for what is sent.
+    STEPS_OUT: StepsOut, BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 3, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).

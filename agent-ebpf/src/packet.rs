@@ -7,7 +7,7 @@ use weir_common::conn::Ends;
 /// FIN, RST (RFC 9293 §3.1).
 pub(crate) const FIN: u8 = 1;
 /// SYN: it takes a sequence number before the payload.
-const SYN: u8 = 2;
+pub(crate) const SYN: u8 = 2;
 /// RST.
 pub(crate) const RST: u8 = 4;
 
@@ -64,6 +64,30 @@ pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, ()> {
         return Ok(segment(total, 20, header, flags, u32::from_be(seq), u32::from_be(ack)));
     }
     elsewhere(skb, total)
+}
+
+/// TCP flags of a packet without payload or with it; 0: not TCP, or not readable.
+#[inline(always)]
+pub(crate) fn flags(skb: *mut __sk_buff) -> u8 {
+    let mut b = [0u8; 40];
+    // SAFETY: `b` is 40 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 40) } != 0 {
+        return 0;
+    }
+    let tcp = match b[0] >> 4 {
+        4 if b[9] == 6 => u32::from(b[0] & 15) * 4,
+        6 => match ipv6(skb, b[6]) {
+            Ok(Some(at)) => at,
+            _ => return 0,
+        },
+        _ => return 0,
+    };
+    let mut flags = [0u8; 1];
+    // SAFETY: `flags` is a byte long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), tcp + 13, flags.as_mut_ptr().cast(), 1) } != 0 {
+        return 0;
+    }
+    flags[0]
 }
 
 /// What the headers say; `None`: nothing that Weir looks at.

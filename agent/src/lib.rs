@@ -21,3 +21,4 @@ pub mod policy;
 pub mod proto;
 pub mod recent;
 pub mod redact;
+pub mod tui;

@@ -109,11 +109,13 @@ impl Collector {
 exporters:
   file/traces: {{ path: \"{folder}/traces.jsonl\", flush_interval: 50ms }}
   file/metrics: {{ path: \"{folder}/metrics.jsonl\", flush_interval: 50ms }}
+  file/logs: {{ path: \"{folder}/logs.jsonl\", flush_interval: 50ms }}
 service:
   telemetry: {{ metrics: {{ level: none }} }}
   pipelines:
     traces: {{ receivers: [otlp], exporters: [file/traces] }}
     metrics: {{ receivers: [otlp], exporters: [file/metrics] }}
+    logs: {{ receivers: [otlp], exporters: [file/logs] }}
 ",
             ports.grpc, ports.http
         );
@@ -137,7 +139,11 @@ service:
 
     /// Its files as text: all that came.
     pub fn text(&self) -> Result<String> {
-        Ok(read(&self.scratch.join("traces.jsonl"))? + &read(&self.scratch.join("metrics.jsonl"))?)
+        let mut text = String::new();
+        for name in ["traces.jsonl", "metrics.jsonl", "logs.jsonl"] {
+            text += &read(&self.scratch.join(name))?;
+        }
+        Ok(text)
     }
 
     /// All spans that came so far.
@@ -171,6 +177,22 @@ service:
                 for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                     all.push(Span { resource: attributes.clone(), attributes: plain(&span.attributes), span });
                 }
+            }
+        }
+        Ok(all)
+    }
+
+    /// All log records that came so far, as OTLP's JSON, each with its plain attributes under `plain`.
+    pub fn logs(&self) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for line in whole_lines(&read(&self.scratch.join("logs.jsonl"))?) {
+            let line: Value = serde_json::from_str(line)?;
+            let scopes = list(&line, "resourceLogs").iter().flat_map(|resource| list(resource, "scopeLogs"));
+            for record in scopes.flat_map(|scope| list(scope, "logRecords")) {
+                let attributes: Vec<Attribute> = serde_json::from_value(record["attributes"].clone())?;
+                let mut record = record.clone();
+                record["plain"] = serde_json::to_value(plain(&attributes))?;
+                all.push(record);
             }
         }
         Ok(all)

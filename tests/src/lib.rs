@@ -15,6 +15,7 @@ pub mod place;
 pub mod process;
 pub mod receiver;
 pub mod script;
+pub mod tmux;
 pub mod truth;
 pub mod tun;
 pub mod uring;

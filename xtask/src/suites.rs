@@ -33,7 +33,10 @@ const ORDER: &[&str] = &[
     "config",
     "refusals",
     "cli",
+    "top",
     "policy",
+    "enforce",
+    "failopen",
 ];
 
 /// Suites that need neither root nor peers.

@@ -4,6 +4,8 @@
 mod cgroup_skb;
 /// 5.10: birth of sockets.
 mod cgroup_sock;
+/// 5.10: verdicts.
+mod gate;
 /// 5.10: processes.
 mod sched;
 /// 5.10: connections established and closed.

@@ -12,6 +12,9 @@ use crate::kernel::ring::Reader;
 use crate::meter::{Count, Meter};
 use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Service, Thread};
 
+use super::blocks::{Blocks, groups::Known};
+use super::refusals::Refusals;
+
 /// How often what only time can end is looked at.
 const TICK_NS: u64 = 100_000_000;
 /// How often the offset of the wall clock is measured.
@@ -57,6 +60,9 @@ pub(super) struct Capture {
     pub clock: Arc<Offset>,
     pub asks: Receiver<Ask>,
     pub batches: SyncSender<Batch>,
+    pub blocks: Arc<Blocks>,
+    pub known: Known,
+    pub refusals: Refusals,
 }
 
 impl Capture {
@@ -95,13 +101,42 @@ impl Capture {
     }
 
     fn drain(&mut self, out: &mut Output) -> usize {
-        let Self { reader, worker, resolver, meter, .. } = self;
+        let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, .. } = self;
+        if blocks.identities(known) && known.is_wanted() {
+            for (pid, service) in resolver.processes(clock::monotonic_ns()) {
+                blocks.process(known, pid, &service);
+            }
+            for (place, service) in resolver.listening(clock::monotonic_ns()) {
+                blocks.listener(known, place, &service);
+            }
+        }
         let mut segments = 0;
         let records = reader.drain(meter, |event| {
             match &event {
-                Event::Exec(exec, args) => resolver.exec(exec, args),
-                Event::Exit(exit) => resolver.exit(exit),
-                Event::Opened(opened) => return worker.event(Event::Opened(&resolver.opened(opened)), out),
+                Event::Exec(exec, args) => {
+                    resolver.exec(exec, args);
+                    if known.is_wanted()
+                        && let Some(service) = resolver.process(exec.owner.tgid, exec.head.at)
+                    {
+                        blocks.process(known, exec.owner.tgid, &service);
+                    }
+                }
+                Event::Exit(exit) => {
+                    resolver.exit(exit);
+                    blocks.gone(known, exit.tgid);
+                }
+                Event::Opened(opened) => {
+                    let opened = resolver.opened(opened);
+                    if known.is_wanted()
+                        && let Some(service) = resolver.process(opened.owner.tgid, opened.head.at)
+                    {
+                        blocks.process(known, opened.owner.tgid, &service);
+                    }
+                    return worker.event(Event::Opened(&opened), out);
+                }
+                Event::Refused(told) => {
+                    refusals.add(told, blocks.refused(told, clock.unix_ns(told.head.at)));
+                }
                 Event::Bytes(bytes, _) => {
                     segments += 1;
                     resolver.sent(bytes.head.conn, Thread { tgid: bytes.tgid, tid: bytes.tid });
@@ -110,6 +145,9 @@ impl Capture {
                 Event::Closed(_) => {}
             }
             worker.event(event, out);
+            if let Event::Closed(closed) = &event {
+                refusals.end(closed.head.conn, out);
+            }
         });
         meter.add(Count::Delivered, segments);
         records
@@ -121,6 +159,7 @@ impl Capture {
         }
         let mut batch = Batch { calls: std::mem::take(&mut out.calls), ended: Vec::new() };
         for exchange in &mut batch.calls {
+            self.refusals.mark(exchange);
             self.resolver.name(exchange);
         }
         for connection in out.ended.drain(..) {

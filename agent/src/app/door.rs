@@ -12,7 +12,7 @@ use crate::control::rows::{ConnectionRow, ServiceRow};
 use crate::control::{self, Backend, Change, Form, Holder, News, NotMade, Server, Unavailable};
 use crate::graph::Format;
 use crate::model::json::time;
-use crate::model::{Exchange, Filter, Service};
+use crate::model::{Endpoint, Exchange, Filter, Service};
 use crate::policy::set::SetError;
 
 /// Takes the right to the control socket, so that a second agent is refused before it attaches anything. `None`: it is
@@ -102,6 +102,10 @@ impl Backend for Door {
             last_unix_ns: clock.unix_ns(seen.last),
         });
         Ok(rows.collect())
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.core.metrics.endpoints()
     }
 
     fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {

@@ -7,12 +7,13 @@ mod door;
 mod judge;
 mod kubernetes;
 mod memory;
+mod refusals;
 mod reload;
 mod stats;
 mod translate;
 
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub use stats::{ProgramRow, Row, Stats};
 const BATCHES: usize = 256;
 /// How long the capturing thread may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How often the kernel half is told that the agent lives, and rules whose time is over are ended.
+const BEAT: Duration = Duration::from_millis(500);
 /// How long exporters may take to send what waits, at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -95,7 +98,7 @@ pub type SetLog = Box<dyn Fn(&str) + Send + Sync>;
 /// What everybody may look at while the agent runs.
 pub struct Core {
     facts: Facts,
-    half: Mutex<Half>,
+    half: Arc<Mutex<Half>>,
     meter: Arc<Meter>,
     asks: SyncSender<Ask>,
     bench: Arc<RwLock<Bench>>,
@@ -147,6 +150,8 @@ impl Agent {
         let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
         let (half, ring) = load::load(&facts, &plan, &to_load)?;
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
+        let half = Arc::new(Mutex::new(half));
+        blocks.take(Arc::clone(&half), settings.mode);
 
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
             resolver.watch(news);
@@ -164,6 +169,9 @@ impl Agent {
             clock,
             asks: asked,
             batches,
+            blocks: Arc::clone(&blocks),
+            known: blocks::groups::Known::default(),
+            refusals: refusals::Refusals::default(),
         };
         let judge = judge::Judge {
             batches: judged,
@@ -183,7 +191,7 @@ impl Agent {
         let prometheus = settings.prometheus;
         let core = Arc::new(Core {
             facts,
-            half: Mutex::new(half),
+            half,
             meter,
             asks,
             bench,
@@ -199,6 +207,7 @@ impl Agent {
             started,
         });
         tokio::spawn(memory::give_back());
+        tokio::spawn(beat(Arc::downgrade(&core.blocks)));
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
             agent.control = Some(door::open(holder, &agent.core)?);
@@ -234,6 +243,19 @@ impl Agent {
         let exporter = self.core.bench.write().unwrap_or_else(PoisonError::into_inner).exporter.take();
         if let Some(exporter) = exporter {
             exporter.stop(FLUSH).await;
+        }
+    }
+}
+
+/// Tells the kernel half that the agent lives, until it ends.
+async fn beat(blocks: Weak<Blocks>) {
+    let mut ticks = tokio::time::interval(BEAT);
+    loop {
+        ticks.tick().await;
+        let Some(blocks) = blocks.upgrade() else { return };
+        // A change in progress may take its time; the runtime is not to wait for it.
+        if tokio::task::spawn_blocking(move || blocks.beat()).await.is_err() {
+            tracing::error!("the thread that keeps drop rules alive panicked");
         }
     }
 }

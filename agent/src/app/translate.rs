@@ -81,6 +81,7 @@ pub(super) fn export(settings: &config::Settings) -> Option<export::Settings> {
     Some(export::Settings {
         traces: endpoint(export::Signal::Traces, &otlp.traces_endpoint, otlp.traces),
         metrics: endpoint(export::Signal::Metrics, &otlp.metrics_endpoint, otlp.metrics),
+        logs: endpoint(export::Signal::Logs, &otlp.logs_endpoint, otlp.logs),
         node: node(Some(otlp)),
         sample: settings.traces.sample,
         queue: otlp.queue,

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::screen::{Colour, Screen, bytes, duration, fit, harmless};
-use crate::model::{Exchange, Kind, Operation, Service};
+use crate::model::{Exchange, Kind, Operation, Service, shown::time_of_day};
 
 /// Columns of time, side, arrow, status, duration and sizes, with all gaps.
 const FIXED: usize = 12 + 3 + 3 + 5 + 8 + 14;
@@ -105,7 +105,7 @@ impl Line {
         let sizes = format!("{}/{}", size(self.request), size(self.response));
         let line = format!(
             "{} {} {} → {} {} {} {:>7} {:>13}",
-            screen.paint(Colour::Dim, &clock(self.start_unix_ns)),
+            screen.paint(Colour::Dim, &time_of_day(self.start_unix_ns)),
             if self.server_side { '←' } else { '→' },
             fit(&self.client, client),
             fit(&self.server, server),
@@ -140,16 +140,6 @@ fn end(end: &str, verdict: &str, error: Option<&str>) -> String {
         error.filter(|error| *error != end),
     ];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-/// Time of day, local, with milliseconds.
-fn clock(unix_ns: u64) -> String {
-    let seconds = (unix_ns / 1_000_000_000).cast_signed();
-    // SAFETY: all zeros is a tm.
-    let mut time: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both point to values of this frame; localtime_r keeps none of them.
-    unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
-    format!("{:02}:{:02}:{:02}.{:03}", time.tm_hour, time.tm_min, time.tm_sec, unix_ns / 1_000_000 % 1_000)
 }
 
 #[cfg(test)]

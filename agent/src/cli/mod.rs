@@ -20,6 +20,7 @@ mod run;
 mod screen;
 mod services;
 mod stats;
+mod top;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ struct Arguments {
 enum Verb {
     Run(run::Arguments),
     Calls(calls::Arguments),
+    Top(top::Arguments),
     Connections(connections::Arguments),
     Services(services::Arguments),
     Graph(graph::Arguments),
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Calls(arguments) => calls::run(&arguments),
+        Verb::Top(arguments) => top::run(&arguments),
         Verb::Connections(arguments) => connections::run(&arguments),
         Verb::Services(arguments) => services::run(&arguments),
         Verb::Graph(arguments) => graph::run(&arguments),

@@ -1,9 +1,11 @@
-//! What is shown to people: width, colours, tables; text from outside is made harmless.
+//! What is shown to people: width, colours, tables.
 
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, stdout},
 };
+
+pub(super) use crate::model::shown::{bytes, duration, harmless};
 
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 100;
@@ -55,14 +57,6 @@ fn columns() -> Option<usize> {
     (answer == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
 }
 
-/// Text from outside without what a terminal would obey: control characters and those that turn the direction.
-pub(super) fn harmless(text: &str) -> String {
-    let obeyed = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
-}
-
 /// Text in exactly so many columns, cut with `…` or filled with spaces.
 pub(super) fn fit(text: &str, width: usize) -> String {
     let count = text.chars().count();
@@ -80,41 +74,6 @@ fn fit_end(text: &str, width: usize) -> String {
         fit(text, width)
     } else {
         std::iter::once('…').chain(text.chars().skip(over + 1)).collect()
-    }
-}
-
-/// A length of time in at most 6 columns.
-pub(super) fn duration(ns: u64) -> String {
-    let ns = ns as f64;
-    let (value, unit) = match ns {
-        _ if ns < 1e3 => (ns, "ns"),
-        _ if ns < 1e6 => (ns / 1e3, "µs"),
-        _ if ns < 1e9 => (ns / 1e6, "ms"),
-        _ if ns < 6e10 => (ns / 1e9, "s"),
-        _ if ns < 3.6e12 => (ns / 6e10, "min"),
-        _ if ns < 8.64e13 => (ns / 3.6e12, "h"),
-        _ => (ns / 8.64e13, "d"),
-    };
-    number(value) + unit
-}
-
-/// A number of bytes in at most 5 columns as a rule: `345B`, and in powers of 1024 `1.35K`, `64M`, `1G`, `2T`.
-pub(super) fn bytes(bytes: u64) -> String {
-    let unit = [("T", 1u64 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
-    match unit.into_iter().find(|(_, factor)| bytes >= *factor) {
-        Some((name, factor)) => number(bytes as f64 / factor as f64) + name,
-        None => format!("{bytes}B"),
-    }
-}
-
-/// Three figures at most.
-fn number(value: f64) -> String {
-    if value.fract() == 0.0 || value >= 99.95 {
-        format!("{value:.0}")
-    } else if value >= 9.995 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
     }
 }
 
@@ -166,32 +125,6 @@ pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantities_are_short() {
-        for (ns, text) in [
-            (0, "0ns"),
-            (999, "999ns"),
-            (1_234, "1.23µs"),
-            (12_345, "12.3µs"),
-            (999_999, "1000µs"),
-            (1_500_000_000, "1.50s"),
-            (90_000_000_000, "1.50min"),
-            (u64::MAX, "213504d"),
-        ] {
-            assert_eq!(duration(ns), text);
-        }
-        for (size, text) in
-            [(0, "0B"), (1_023, "1023B"), (1_024, "1K"), (345_678, "338K"), (64 << 20, "64M"), (u64::MAX, "16777216T")]
-        {
-            assert_eq!(bytes(size), text);
-        }
-    }
-
-    #[test]
-    fn text_from_outside_is_harmless() {
-        assert_eq!(harmless("a\x1b[2Jb\r\n\u{9b}\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}\u{fffd}c");
-    }
 
     #[test]
     fn tables_fit_the_screen() {

@@ -68,15 +68,18 @@ pub struct Privacy {
 }
 
 /// OTLP export.
+#[expect(clippy::struct_excessive_bools, reason = "three signals and gzip, each a key of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otlp {
-    /// For all signals; the three endpoints are absolute `http` or `https` URLs with a host and without user
+    /// For all signals; the four endpoints are absolute `http` or `https` URLs with a host and without user
     /// information, and at least one of them is there.
     pub endpoint: Option<String>,
     /// For spans instead, to be taken as it is.
     pub traces_endpoint: Option<String>,
     /// For metrics instead, to be taken as it is.
     pub metrics_endpoint: Option<String>,
+    /// For log records instead, to be taken as it is.
+    pub logs_endpoint: Option<String>,
     /// Carrier.
     pub protocol: Protocol,
     /// Headers of every request, valid as names and values.
@@ -97,6 +100,8 @@ pub struct Otlp {
     pub traces: bool,
     /// Whether metrics are exported.
     pub metrics: bool,
+    /// Whether log records are exported.
+    pub logs: bool,
     /// What metrics count from.
     pub temporality: Temporality,
     /// Attributes added to every Resource; none of `service.*`.
@@ -204,7 +209,7 @@ pub(super) fn usable(
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),
-        mode: check.mode(written),
+        mode: written.enforce.mode,
         rules: written.enforce.rules.clone(),
         audit: check.audit(written),
         select: check.select(written),
@@ -319,11 +324,14 @@ impl Check<'_> {
         let endpoint = self.endpoint("otlp.endpoint", &otlp.endpoint);
         let traces_endpoint = self.endpoint("otlp.traces_endpoint", &otlp.traces_endpoint);
         let metrics_endpoint = self.endpoint("otlp.metrics_endpoint", &otlp.metrics_endpoint);
-        endpoint.as_ref().or(traces_endpoint.as_ref()).or(metrics_endpoint.as_ref())?;
+        let logs_endpoint = self.endpoint("otlp.logs_endpoint", &otlp.logs_endpoint);
+        let own = traces_endpoint.as_ref().or(metrics_endpoint.as_ref()).or(logs_endpoint.as_ref());
+        endpoint.as_ref().or(own)?;
         Some(Otlp {
             endpoint,
             traces_endpoint,
             metrics_endpoint,
+            logs_endpoint,
             protocol: otlp.protocol,
             headers: otlp.headers.clone(),
             gzip: otlp.compression == Compression::Gzip,
@@ -334,6 +342,7 @@ impl Check<'_> {
             client,
             traces: otlp.traces,
             metrics: otlp.metrics,
+            logs: otlp.logs,
             temporality: otlp.temporality,
             resource: otlp.resource.clone(),
         })
@@ -458,13 +467,6 @@ impl Check<'_> {
         }
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
         Traces { chains: written.traces.chains, sample }
-    }
-
-    fn mode(&mut self, written: &Written) -> Mode {
-        if written.enforce.mode == Mode::Enforce {
-            self.warn("enforce.mode", "this version drops nothing yet; calls that rules meet are told as `would_drop`");
-        }
-        written.enforce.mode
     }
 
     fn audit(&mut self, written: &Written) -> Option<PathBuf> {

@@ -44,6 +44,7 @@ pub(super) fn otel(
                 "ENDPOINT" => put(&["endpoint"], text(value)),
                 "TRACES_ENDPOINT" => put(&["traces_endpoint"], text(value)),
                 "METRICS_ENDPOINT" => put(&["metrics_endpoint"], text(value)),
+                "LOGS_ENDPOINT" => put(&["logs_endpoint"], text(value)),
                 "METRICS_TEMPORALITY_PREFERENCE" => put(&["temporality"], text(&value.to_ascii_lowercase())),
                 "PROTOCOL" => put(&["protocol"], text(value)),
                 "COMPRESSION" => put(&["compression"], text(value)),
@@ -60,6 +61,7 @@ pub(super) fn otel(
             "OTEL_METRIC_EXPORT_INTERVAL" => put(&["interval"], text(&format!("{value}ms"))),
             "OTEL_TRACES_EXPORTER" if value == "none" => put(&["traces"], text("false")),
             "OTEL_METRICS_EXPORTER" if value == "none" => put(&["metrics"], text("false")),
+            "OTEL_LOGS_EXPORTER" if value == "none" => put(&["logs"], text("false")),
             // `service.*` would name the observed services after the agent.
             "OTEL_RESOURCE_ATTRIBUTES" => pairs(value, &place, problems, |key, node| {
                 if !key.starts_with("service.") {

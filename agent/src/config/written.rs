@@ -129,16 +129,18 @@ pub enum Temporality {
 
 /// Export by the OpenTelemetry protocol. The standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`,
 /// `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, and `OTEL_RESOURCE_ATTRIBUTES`,
-/// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` fill the keys that are not given otherwise.
+/// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` fill the keys that are not given otherwise.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
-    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported, or only what the next two say.
+    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported, or only what the next three say.
     pub endpoint: String,
     /// Where spans go instead, taken as it is: with `http/protobuf` the whole URL with its path.
     pub traces_endpoint: String,
     /// Where metrics go instead, taken as it is: with `http/protobuf` the whole URL with its path.
     pub metrics_endpoint: String,
+    /// Where log records go instead, taken as it is: with `http/protobuf` the whole URL with its path.
+    pub logs_endpoint: String,
     /// `grpc` or `http/protobuf`.
     pub protocol: Protocol,
     /// Headers of every request, for instance `authorization`. Their values are never shown.
@@ -161,6 +163,8 @@ pub struct Otlp {
     pub traces: bool,
     /// Whether metrics are exported.
     pub metrics: bool,
+    /// Whether a log record is exported of each call that a drop rule met.
+    pub logs: bool,
     /// What metrics count from: `cumulative` (since they began) or `delta` (since the last export).
     pub temporality: Temporality,
     /// Attributes added to every Resource, for instance `deployment.environment.name`.
@@ -393,6 +397,7 @@ impl Default for Otlp {
             endpoint: String::new(),
             traces_endpoint: String::new(),
             metrics_endpoint: String::new(),
+            logs_endpoint: String::new(),
             protocol: Protocol::Grpc,
             headers: BTreeMap::new(),
             compression: Compression::Gzip,
@@ -404,6 +409,7 @@ impl Default for Otlp {
             client_key: String::new(),
             traces: true,
             metrics: true,
+            logs: true,
             temporality: Temporality::Cumulative,
             resource: BTreeMap::new(),
         }

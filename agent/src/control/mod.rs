@@ -18,7 +18,7 @@ pub use socket::{Error, Holder};
 
 use serde_json::Value;
 
-use crate::model::{Exchange, Filter};
+use crate::model::{Endpoint, Exchange, Filter};
 use rows::{ConnectionRow, ServiceRow};
 
 /// Group whose members may read, where it exists.
@@ -88,6 +88,8 @@ pub trait Backend: Send + Sync + 'static {
     fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable>;
     /// Every service that was seen.
     fn services(&self) -> Result<Vec<ServiceRow>, Unavailable>;
+    /// Every method and route of every service, with counts.
+    fn endpoints(&self) -> Vec<Endpoint>;
     /// The dependency graph; with `since` (nanoseconds since the Unix epoch), edges used after it.
     fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable>;
     /// The ledger and what the agent uses: `weir stats --json`.

@@ -56,7 +56,8 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     let reading = method == Method::GET || method == Method::HEAD;
     let path = uri.path();
     let known = match path {
-        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/graph" | "/v1/stats" | "/v1/doctor" => reading,
+        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/endpoints" | "/v1/graph" | "/v1/stats"
+        | "/v1/doctor" => reading,
         "/v1/reload" => method == Method::POST,
         "/v1/blocks" => reading || method == Method::POST,
         "/v1/mode" => reading || method == Method::PUT,
@@ -124,6 +125,7 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
         "/v1/services" => {
             documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
         }
+        "/v1/endpoints" => documents(Ok(backend.endpoints().iter().map(super::rows::endpoint).collect())),
         "/v1/blocks" => documents(Ok(backend.blocks())),
         "/v1/mode" => Ok(body::document(StatusCode::OK, &backend.mode())),
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::model::{
-    OpenConnection, Role, Service,
+    Endpoint, OpenConnection, Role, Service,
     json::{PeerJson, ServiceJson, time},
 };
 
@@ -85,4 +85,24 @@ impl ServiceRow {
             "last": time(self.last_unix_ns),
         })
     }
+}
+
+/// An endpoint as a document; `protocol` is what its calls are made of.
+#[must_use]
+pub fn endpoint(endpoint: &Endpoint) -> Value {
+    let seconds = |ns: u128| ns as f64 / 1e9;
+    let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
+    json!({
+        "service": { "service.name": endpoint.service, "service.namespace": endpoint.namespace },
+        "kind": endpoint.kind.as_str(),
+        "protocol": "http",
+        "method": endpoint.method,
+        "route": endpoint.route,
+        "calls": endpoint.calls,
+        "errors": endpoint.errors,
+        "request_bytes": bytes(endpoint.request_bytes),
+        "response_bytes": bytes(endpoint.response_bytes),
+        "seconds": seconds(endpoint.duration_ns),
+        "p99_at_most_seconds": endpoint.p99_bound_ns.map(|ns| seconds(ns.into())),
+    })
 }

@@ -72,6 +72,23 @@ impl Backend for Shelf {
         Err(Unavailable("the capturing thread does not answer".into()))
     }
 
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let (service, route) = ("shop".into(), Some("/orders/{id}".into()));
+        vec![Endpoint {
+            service,
+            namespace: None,
+            kind: Kind::Server,
+            method: Some("GET"),
+            route,
+            calls: 3,
+            errors: 1,
+            request_bytes: 0,
+            response_bytes: 1035,
+            duration_ns: 24_000,
+            p99_bound_ns: Some(5_000_000),
+        }]
+    }
+
     fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {
         Ok(format!("{form:?} {}\n", since.is_some()))
     }
@@ -196,6 +213,14 @@ fn documents_are_told() {
             "opened": "2026-11-23T10:00:00.000000000Z", "last": "2026-11-23T10:00:00.000009000Z",
             "older_than_agent": false,
         })
+    );
+    assert_eq!(
+        room.lines("/v1/endpoints"),
+        [json!({
+            "service": {"service.name": "shop", "service.namespace": null}, "kind": "server", "protocol": "http",
+            "method": "GET", "route": "/orders/{id}", "calls": 3, "errors": 1, "request_bytes": 0,
+            "response_bytes": 1035, "seconds": 0.000_024, "p99_at_most_seconds": 0.005,
+        })]
     );
     let refused = room.client().lines("/v1/services").err().unwrap();
     assert_eq!(refused.to_string(), "the capturing thread does not answer");

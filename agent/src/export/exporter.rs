@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -14,14 +15,21 @@ use super::metrics::Metrics;
 use super::otlp::{EndpointError, Sender, Signal};
 use super::queue::{LeftOut, Queue};
 use super::sample::Sampler;
-use super::settings::{Settings, Temporality};
-use super::{points, spans};
+use super::settings::{Endpoint, Node, Settings, Temporality};
+use super::{logs, points, spans};
 use crate::model::Exchange;
+
+/// Bytes of log records that may wait, where the queue for spans may hold more: what rules meet is little.
+const LOGS: u64 = 4 << 20;
+
+/// Makes a request of a batch; the last is the sampler's trace state.
+type Encode = fn(&[Arc<Exchange>], &Node, &str) -> Bytes;
 
 /// A running exporter. Dropping it without [`Exporter::stop`] ends it at once; what waits is then lost uncounted.
 #[derive(Debug)]
 pub struct Exporter {
     traces: Option<Arc<Queue>>,
+    logs: Option<Arc<Queue>>,
     sampler: Sampler,
     ledger: Arc<Ledger>,
     stop: watch::Sender<Option<Instant>>,
@@ -37,25 +45,21 @@ impl Exporter {
         let (stop, stopping) = watch::channel(None);
         let sampler = Sampler::new(settings.sample);
         let settings = Arc::new(settings.clone());
-        let delivery = |signal, endpoint| {
+        let delivery = |signal, endpoint: &Endpoint| -> Result<Delivery, EndpointError> {
             let sender = Sender::new(endpoint)?;
             Ok(Delivery::new(signal, sender, settings.retry, Arc::clone(&ledger), stopping.clone()))
         };
         let mut tasks = Vec::new();
-        let mut traces = None;
-        if let Some(endpoint) = &settings.traces {
-            let delivery = delivery(Signal::Traces, endpoint)?;
-            let queue = Arc::new(Queue::new(settings.queue, settings.batch));
-            let state = sampler.trace_state();
-            tasks.push(tokio::spawn(batches(
-                Arc::clone(&queue),
-                Arc::clone(&settings),
-                state,
-                delivery,
-                stopping.clone(),
-            )));
-            traces = Some(queue);
-        }
+        let mut queued = |signal, endpoint: &Option<Endpoint>, bytes, encode: Encode| -> Result<_, EndpointError> {
+            let Some(endpoint) = endpoint else { return Ok(None) };
+            let delivery = delivery(signal, endpoint)?;
+            let queue = Arc::new(Queue::new(bytes, settings.batch));
+            let (state, settings, stop) = (sampler.trace_state(), Arc::clone(&settings), stopping.clone());
+            tasks.push(tokio::spawn(batches(Arc::clone(&queue), settings, state, encode, delivery, stop)));
+            Ok(Some(queue))
+        };
+        let traces = queued(Signal::Traces, &settings.traces, settings.queue, spans::encode)?;
+        let logs = queued(Signal::Logs, &settings.logs, settings.queue.min(LOGS), logs::encode)?;
         if let Some(endpoint) = &settings.metrics {
             let mut delivery = delivery(Signal::Metrics, endpoint)?;
             if settings.temporality == Temporality::Cumulative {
@@ -67,11 +71,15 @@ impl Exporter {
         if settings.traces.is_some() {
             metrics.sample(sampler);
         }
-        Ok(Self { traces, sampler, ledger, stop, tasks: Mutex::new(tasks) })
+        Ok(Self { traces, logs, sampler, ledger, stop, tasks: Mutex::new(tasks) })
     }
 
     /// Offers calls for export as spans. Never waits: what the queue has no room for is counted as `queue_full`.
     pub fn offer(&self, calls: &[Arc<Exchange>]) {
+        if let Some(queue) = &self.logs {
+            let (outcome, left_out) = counted(&queue.offer(calls.iter().filter(|call| logs::is_told(call))));
+            self.ledger.add(Signal::Logs, outcome, left_out);
+        }
         let Some(queue) = &self.traces else { return };
         let mut unsampled = 0;
         let sampled = calls.iter().filter(|call| {
@@ -79,10 +87,7 @@ impl Exporter {
             unsampled += u64::from(!kept);
             kept
         });
-        let (outcome, left_out) = match queue.offer(sampled) {
-            LeftOut::Full(n) => (Outcome::QueueFull, n),
-            LeftOut::Closed(n) => (Outcome::Stopped, n),
-        };
+        let (outcome, left_out) = counted(&queue.offer(sampled));
         self.ledger.add(Signal::Traces, outcome, left_out);
         self.ledger.add(Signal::Traces, Outcome::Unsampled, unsampled);
     }
@@ -90,7 +95,7 @@ impl Exporter {
     /// Sends what waits, for `flush` at most, and ends. What could not be delivered is counted as `stopped`.
     /// What is offered afterwards is counted as `stopped`, too.
     pub async fn stop(&self, flush: Duration) {
-        if let Some(queue) = &self.traces {
+        for queue in self.traces.iter().chain(&self.logs) {
             queue.close();
         }
         self.stop.send_replace(Some(Instant::now() + flush));
@@ -111,8 +116,22 @@ impl Drop for Exporter {
     }
 }
 
+fn counted(left_out: &LeftOut) -> (Outcome, u64) {
+    match left_out {
+        LeftOut::Full(n) => (Outcome::QueueFull, *n),
+        LeftOut::Closed(n) => (Outcome::Stopped, *n),
+    }
+}
+
 /// Takes batches from the queue and delivers several at a time, so that one slow answer does not hold up the rest.
-async fn batches(queue: Arc<Queue>, settings: Arc<Settings>, trace_state: String, delivery: Delivery, mut stop: Stop) {
+async fn batches(
+    queue: Arc<Queue>,
+    settings: Arc<Settings>,
+    trace_state: String,
+    encode: Encode,
+    delivery: Delivery,
+    mut stop: Stop,
+) {
     let room = Arc::new(Semaphore::new(settings.in_flight.max(1)));
     let mut under_way = JoinSet::new();
     let trace_state: Arc<str> = trace_state.into();
@@ -138,7 +157,7 @@ async fn batches(queue: Arc<Queue>, settings: Arc<Settings>, trace_state: String
         let (settings, trace_state, delivery) = (Arc::clone(&settings), Arc::clone(&trace_state), delivery.clone());
         under_way.spawn(async move {
             let items = batch.len() as u64;
-            let body = spans::encode(&batch, &settings.node, &trace_state);
+            let body = encode(&batch, &settings.node, &trace_state);
             drop(batch);
             delivery.deliver(Payload { body, items }).await;
             drop(permit);

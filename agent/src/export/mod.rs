@@ -3,6 +3,7 @@
 mod delivery;
 mod exporter;
 mod ledger;
+mod logs;
 mod metrics;
 mod otlp;
 mod points;

@@ -105,6 +105,8 @@ pub struct Settings {
     pub traces: Option<Endpoint>,
     /// Where metrics go; none: metrics are not exported (the Prometheus page has them all the same).
     pub metrics: Option<Endpoint>,
+    /// Where log records of what drop rules met go; none: they are not exported.
+    pub logs: Option<Endpoint>,
     /// The node.
     pub node: Node,
     /// `traces.sample`: share of traces whose spans are exported, 0.0 to 1.0. Decided by the trace id, so that every
@@ -131,6 +133,7 @@ impl Default for Settings {
         Self {
             traces: None,
             metrics: None,
+            logs: None,
             node: Node::default(),
             sample: 1.0,
             queue: 16 << 20,

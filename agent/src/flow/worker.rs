@@ -139,7 +139,7 @@ impl Worker {
                 });
             }
             Event::Closed(closed) => self.closed(closed, out),
-            Event::Exec(..) | Event::Exit(_) => {}
+            Event::Exec(..) | Event::Exit(_) | Event::Refused(_) => {}
         }
     }
 

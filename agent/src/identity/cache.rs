@@ -63,6 +63,11 @@ impl<K: Eq + Hash + Copy, V> Cache<K, V> {
         }
     }
 
+    /// All keys, in no order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = K> {
+        self.young.keys().chain(self.old.keys()).copied()
+    }
+
     /// All entries, in no order.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.young.values_mut().chain(self.old.values_mut())

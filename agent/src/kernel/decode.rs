@@ -1,6 +1,7 @@
 //! Ring records → [`Event`]s: every length checked.
 
 use weir_common::record::{Bytes, Closed, Exec, Exit, HOLD, Head, Kind, Opened, Pair};
+use weir_common::verdict::Verdict;
 
 use crate::model::Event;
 
@@ -24,6 +25,8 @@ unsafe impl Record for Closed {}
 unsafe impl Record for Exec {}
 // SAFETY: as above.
 unsafe impl Record for Exit {}
+// SAFETY: as above.
+unsafe impl Record for Verdict {}
 
 /// Borrows the first bytes as `T`.
 fn view<T: Record>(bytes: &[u8]) -> Option<&T> {
@@ -59,6 +62,7 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
             Some(Event::Exec(exec, exec.args.get(..exec.len as usize)?))
         }
         Kind::EXIT => view(record).map(Event::Exit),
+        Kind::VERDICT => view(record).map(Event::Refused),
         _ => None,
     }
 }

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use super::cgroup;
 use super::facts::{Facts, chain};
+use super::gate::{Gate, GateError};
+use super::link::{self, Place};
 use super::plan::{Intent, Plan, Program};
 use super::tables::Counts;
 
@@ -62,6 +64,9 @@ pub enum Error {
         /// The other agent, where it is known.
         pid: Option<u32>,
     },
+    /// A table of the gate can't be had.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// A program without which nothing is seen was refused.
     #[error("{program}: {why}")]
     Essential {
@@ -90,10 +95,12 @@ pub struct Half {
     pub counts: Counts,
     /// What became of each program.
     pub verdicts: Vec<(Program, Verdict)>,
+    /// The gate.
+    pub gate: Gate,
     maps: Vec<OwnedFd>,
     ebpf: Ebpf,
     /// Locked: see `cgroup::hold`.
-    _cgroup: File,
+    cgroup: File,
 }
 
 impl std::fmt::Debug for Half {
@@ -132,12 +139,16 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
     let counts =
         Counts::new(take(Counts::MAP)?).map_err(|source| Error::Map { name: Counts::MAP, source: Some(source) })?;
 
+    let mut gate = Gate::take(&mut ebpf, &cgroup)?;
     let mut verdicts = Vec::new();
     for (program, intent) in &plan.rows {
         let verdict = match intent {
             Intent::LeaveOut(why) => Verdict::LeftOut(why.clone()),
             Intent::Attach => match attach(&mut ebpf, *program, &cgroup) {
-                Ok(()) => Verdict::Attached,
+                Ok(link) => {
+                    gate.supports(link);
+                    Verdict::Attached
+                }
                 Err(why) if matches!(program, Program::Ingress | Program::Egress) => {
                     return Err(Error::Essential { program: program.name(), why });
                 }
@@ -146,16 +157,20 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Ri
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, maps, ebpf, _cgroup: cgroup }, ring))
+    Ok((Half { counts, verdicts, gate, maps, ebpf, cgroup }, ring))
 }
 
 /// A file descriptor of its own for a map.
-fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
+pub(super) fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
     use aya::maps::Map;
     let (Map::RingBuf(data)
     | Map::PerCpuArray(data)
     | Map::Array(data)
     | Map::SkStorage(data)
+    | Map::LpmTrie(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::ProgramArray(data)
     | Map::Unsupported(data)) = map
     else {
         return None;
@@ -163,20 +178,26 @@ fn fd(map: &aya::maps::Map) -> Option<OwnedFd> {
     data.fd().as_fd().try_clone_to_owned().ok()
 }
 
-fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<(), String> {
+fn attach(ebpf: &mut Ebpf, program: Program, cgroup: &File) -> Result<Option<OwnedFd>, String> {
     let loaded = ebpf.program_mut(program.name()).ok_or("the object has no such program")?;
-    load_and_attach(loaded, program, cgroup).map_err(|error| match &error {
+    load_and_attach(loaded, program, cgroup).map_err(|error| told(&error))
+}
+
+/// What the kernel said to a program.
+pub(super) fn told(error: &ProgramError) -> String {
+    match error {
         // The verifier's last lines say what it refused.
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let tail: Vec<_> = log.lines().rev().take(3).collect();
             format!("{io_error}; verifier: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" | "))
         }
-        _ => chain(&error),
-    })
+        _ => chain(error),
+    }
 }
 
-fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Result<(), ProgramError> {
+/// Gives the links of those programs that the gate needs to go on without an agent: roles and owners of connections.
+fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Result<Option<OwnedFd>, ProgramError> {
     // A cgroup link is multi anyway; `AllowMultiple` gets EINVAL from link_create.
     let mode = CgroupAttachMode::Single;
     match loaded {
@@ -184,26 +205,34 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
             skb.load()?;
             let way =
                 if program == Program::Ingress { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
-            skb.attach(cgroup, way, mode).map(drop)
+            skb.attach(cgroup, way, mode)?;
         }
         Loaded::CgroupSock(sock) => {
             sock.load()?;
-            sock.attach(cgroup, mode).map(drop)
+            let link = link::create(sock.fd()?.as_fd(), cgroup, Place::SockCreate);
+            return link.map(Some).map_err(ProgramError::IOError);
         }
         Loaded::SockOps(ops) => {
             ops.load()?;
-            ops.attach(cgroup, mode).map(drop)
+            let link = link::create(ops.fd()?.as_fd(), cgroup, Place::SockOps);
+            return link.map(Some).map_err(ProgramError::IOError);
         }
         Loaded::TracePoint(point) => {
             let name = if program == Program::SchedExec { "sched_process_exec" } else { "sched_process_exit" };
             point.load()?;
-            point.attach("sched", name).map(drop)
+            point.attach("sched", name)?;
         }
-        _ => Err(ProgramError::UnexpectedProgramType),
+        _ => return Err(ProgramError::UnexpectedProgramType),
     }
+    Ok(None)
 }
 
 impl Half {
+    /// Attaches the gate, or detaches it.
+    pub fn enforce(&mut self, on: bool) -> Result<(), GateError> {
+        if on { self.gate.attach(&mut self.ebpf, &self.cgroup) } else { self.gate.detach() }
+    }
+
     /// Locked memory of the maps, bytes (`memlock` of their fdinfo), without sockets' own storage.
     #[must_use]
     pub fn map_bytes(&self) -> u64 {

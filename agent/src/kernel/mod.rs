@@ -2,8 +2,11 @@
 
 pub mod cgroup;
 pub mod decode;
+pub mod destroy;
 pub mod facts;
+pub mod gate;
 pub mod layout;
+mod link;
 pub mod load;
 pub mod plan;
 pub mod ring;

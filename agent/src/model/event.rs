@@ -1,6 +1,7 @@
 //! What the kernel half said, decoded and borrowed from the ring.
 
 use weir_common::record::{Bytes, Closed, Exec, Exit, Opened, Pair};
+use weir_common::verdict::Verdict;
 
 /// One record of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -17,4 +18,6 @@ pub enum Event<'a> {
     Exec(&'a Exec, &'a [u8]),
     /// A process ended.
     Exit(&'a Exit),
+    /// The gate refused a connection or a request.
+    Refused(&'a Verdict),
 }

@@ -2,6 +2,7 @@
 
 mod call;
 mod connection;
+mod endpoint;
 mod event;
 #[cfg(test)]
 pub(crate) mod example;
@@ -13,9 +14,11 @@ mod pattern;
 pub(crate) mod sample;
 pub mod semconv;
 mod service;
+pub mod shown;
 
 pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, TraceContext, Version};
 pub use connection::{Connection, EndedConnection, OpenConnection, Role, Visibility};
+pub use endpoint::Endpoint;
 pub use event::Event;
 pub use exchange::{Exchange, Ids, Kind, Verdict};
 pub use filter::{Filter, FilterError, Statuses};

@@ -16,7 +16,7 @@ use weir_common::judge::{Judge, Signal, step};
 
 use super::gcra;
 use super::machine::Machine;
-use super::rule::{Action, Limit, Rule, Who};
+use super::rule::{Action, Limit, Mode, Rule, Who};
 use super::set::RuleSet;
 use super::shape::{cost, slack};
 use crate::model::{Exchange, Http, Kind, Operation, Service};
@@ -209,8 +209,10 @@ pub struct Judged {
     pub watched: Vec<Arc<Rule>>,
 }
 
-/// Judges a call: rules that meet it by rank, highest first, until one decides.
-pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64) -> Judged {
+/// Judges a call: rules that meet it by rank, highest first, until one decides. `enforces`: rules in enforce mode are
+/// carried out by the kernel half, so that here only the others count; one in monitor mode never takes a rule in enforce
+/// mode's place.
+pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64, enforces: bool) -> Judged {
     let mut out = Judged::default();
     let mut unclear = None;
     let mut met: Vec<&Arc<Rule>> = set
@@ -228,6 +230,7 @@ pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64) ->
     met.dedup_by(|a, b| a.id == b.id);
     for rule in met {
         match rule.action {
+            Action::Deny | Action::Limit(_) if enforces && rule.mode == Mode::Enforce => {}
             Action::Allow => return out,
             Action::Watch => out.watched.push(Arc::clone(rule)),
             Action::Limit(limit) if buckets.passes(&rule.id, limit, seen.client, now) => {}
@@ -290,7 +293,7 @@ mod tests {
     }
 
     fn who(set: &RuleSet, exchange: &Exchange, now: u64) -> Option<String> {
-        let judged = judge(set, &Seen::of(exchange), &mut Buckets::default(), now);
+        let judged = judge(set, &Seen::of(exchange), &mut Buckets::default(), now, false);
         judged.refused.map(|rule| rule.id.to_string())
     }
 

@@ -171,6 +171,26 @@ impl RuleSet {
         Change { generation: self.generation, bank: self.bank(), ..Change::default() }
     }
 
+    /// Everything that the generation that counts comes to, for tables that are empty.
+    #[must_use]
+    pub fn whole(&self) -> Change {
+        let slots = (0..).zip(&self.slots).filter_map(|(at, kept)| kept.as_ref().map(|kept| (at, kept.slot)));
+        Change {
+            generation: self.generation,
+            slots: slots.collect(),
+            rows: self.rows.keys().filter_map(|prefix| Some((*prefix, self.row(*prefix)?))).collect(),
+            machine: Some(Arc::clone(&self.machine)),
+            bank: self.bank(),
+            ..Change::default()
+        }
+    }
+
+    /// Some rule in enforce mode has an end: it holds until then whether the agent lives or not.
+    #[must_use]
+    pub fn outlives(&self) -> bool {
+        self.rules.values().any(|rule| rule.until.is_some() && rule.mode == Mode::Enforce)
+    }
+
     /// Removes and adds rules, all of them or none. A rule may be removed and added anew in one change.
     pub fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<Change, SetError> {
         let leaving = self.leaving(remove)?;

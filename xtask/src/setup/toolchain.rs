@@ -31,7 +31,8 @@ pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
             });
         }
     }
-    if stage >= Stage::Test && search::find().is_ok_and(|toolchain| toolchain.way == Way::Debian) {
+    // On a bare machine the way is not there yet, but known: this list is made before anything is installed.
+    if stage >= Stage::Test && !wants_nightly() {
         pieces.push(Piece {
             name: pins::EBPF_CLIPPY.to_owned(),
             why: "cargo xtask lint of the kernel half".to_owned(),
@@ -57,12 +58,20 @@ fn install_components() -> Result<()> {
     shell::run(Command::new("rustup").args(["component", "add", "clippy", "rustfmt"]))
 }
 
-/// Completes the way that was chosen by hand, or the one that is nearly there, or Debian's.
-fn install() -> Result<()> {
+/// The kernel half is built with rustup's nightly, now or once it is installed.
+fn wants_nightly() -> bool {
+    if let Ok(way) = search::complete() {
+        return way == Way::Nightly;
+    }
     let choice = std::env::var(search::CHOICE_VARIABLE).unwrap_or_default();
     let has_apt = Command::new("apt-get").arg("--version").output().is_ok();
+    choice == "nightly" || (choice != "debian" && !has_apt)
+}
+
+/// Completes the way that was chosen by hand, or the one that is nearly there, or Debian's.
+fn install() -> Result<()> {
     if search::complete().is_err() {
-        if choice == "nightly" || (choice != "debian" && !has_apt) {
+        if wants_nightly() {
             shell::run(Command::new("rustup").args([
                 "toolchain",
                 "install",

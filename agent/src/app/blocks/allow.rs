@@ -42,7 +42,9 @@ impl Allowed {
             out.resolve(&host, "the Kubernetes API server");
         }
         let otlp = settings.otlp.iter();
-        let endpoints = otlp.flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint]).flatten();
+        let endpoints = otlp
+            .flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint, &otlp.logs_endpoint])
+            .flatten();
         for endpoint in endpoints {
             let authority = endpoint.split("://").nth(1).unwrap_or(endpoint).split('/').next().unwrap_or_default();
             let host = match authority.rsplit_once(':') {
@@ -76,7 +78,21 @@ impl Allowed {
         entry.map(|entry| entry.saved += 1).is_some()
     }
 
-    /// Entries and what they saved.
+    /// Prefixes, and whether they are soft.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = (Prefix, bool)> {
+        // Of entries with the same prefix the hard one counts.
+        self.entries.iter().map(|entry| {
+            let hard = self.entries.iter().any(|other| other.prefix == entry.prefix && !other.soft);
+            (entry.prefix, !hard)
+        })
+    }
+
+    /// The address is on the list.
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        self.entries.iter().any(|entry| entry.prefix.holds(address))
+    }
+
+    /// Entries and the calls that they saved.
     pub(super) fn rows(&self) -> Vec<Value> {
         let row = |entry: &Entry| {
             json!({

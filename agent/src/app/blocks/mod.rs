@@ -1,18 +1,25 @@
 //! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
 
 mod allow;
+mod gate;
+pub(super) mod groups;
 mod log;
 mod radius;
+mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
+use weir_common::verdict::GateSlot;
 
 use crate::clock;
-use crate::config::Settings;
+use crate::config::{self, Settings};
+use crate::kernel::destroy::Destroyer;
+use crate::kernel::gate::GateError;
+use crate::kernel::load::Half;
 use crate::model::json::time;
 use crate::model::{Exchange, Verdict};
 use crate::policy::check::{Arrival, CheckError, check};
@@ -24,6 +31,7 @@ use crate::policy::written::WrittenRule;
 use crate::recent::Recent;
 
 use allow::Allowed;
+use gate::Kernel;
 use log::{Log, LogError};
 
 /// How long a rule holds that came by the control socket without a time.
@@ -32,6 +40,18 @@ const TTL: &str = "1h";
 const CLIENTS: usize = 1024;
 /// Clients of a rule that are shown.
 const SHOWN: usize = 10;
+/// The gate's counters, as they are told.
+const COUNTS: [(&str, GateSlot); 9] = [
+    ("connections_saved", GateSlot::ALLOWED),
+    ("connections_refused", GateSlot::REFUSED),
+    ("requests_ambiguous", GateSlot::AMBIGUOUS),
+    ("segments_early", GateSlot::EARLY),
+    ("segments_busy", GateSlot::BUSY),
+    ("segments_unread", GateSlot::UNREAD),
+    ("segments_damaged", GateSlot::DAMAGED),
+    ("connections_unjudged", GateSlot::NO_STORAGE),
+    ("verdicts_lost", GateSlot::LOST),
+];
 
 /// Why a change was refused. Nothing of it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +77,11 @@ pub enum Refused {
     /// Neither word.
     #[error("mode: {0:?} is neither monitor nor enforce")]
     Mode(String),
+    /// The kernel half refused it.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// There is nothing in the kernel that could drop.
-    #[error("this version drops nothing: rules are tried out, and what they meet is told as would_drop")]
+    #[error("the kernel half is not loaded: nothing can be dropped")]
     NoGate,
     /// The configuration's own.
     #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
@@ -93,6 +116,57 @@ struct Book {
     allowed: Allowed,
     log: Log,
     made: u64,
+    kernel: Option<Kernel>,
+    /// The configuration's mode.
+    configured: Mode,
+    /// The kernel half was tried and refuses: said once.
+    beaten: bool,
+}
+
+impl Book {
+    /// Rules in enforce mode are carried out by the kernel half.
+    fn enforces(&self) -> bool {
+        self.set.mode() == Mode::Enforce
+    }
+
+    /// Removes and adds rules, in the kernel half too: all of it or nothing.
+    fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<(), Refused> {
+        let leaving: Vec<Rule> =
+            remove.iter().filter_map(|id| self.set.get(id).map(|rule| Rule::clone(rule))).collect();
+        let arriving: Vec<Arc<str>> = add.iter().map(|rule| Arc::clone(&rule.id)).collect();
+        let change = self.set.change(remove, add)?;
+        let Some(kernel) = self.kernel.clone().filter(|_| self.enforces()) else { return Ok(()) };
+        let Err(error) = kernel.apply(&self.set, &change) else { return Ok(()) };
+        drop(self.set.change(&arriving, leaving)?);
+        if let Err(again) = kernel.open(&self.set, &self.allowed) {
+            tracing::error!(error = %again, "the rules as they were can't be put back: the node is in monitor mode, nothing is dropped");
+            drop(self.set.set_mode(Mode::Monitor));
+        }
+        Err(error.into())
+    }
+
+    /// Sets the node's mode, in the kernel half too.
+    fn set_mode(&mut self, mode: Mode) -> Result<(), Refused> {
+        if mode == self.set.mode() {
+            return Ok(());
+        }
+        let kernel = self.kernel.clone();
+        match (mode, kernel) {
+            (Mode::Enforce, None) => return Err(Refused::NoGate),
+            (Mode::Enforce, Some(kernel)) => {
+                drop(self.set.set_mode(mode));
+                if let Err(error) = kernel.open(&self.set, &self.allowed) {
+                    drop(self.set.set_mode(Mode::Monitor));
+                    return Err(error.into());
+                }
+            }
+            (Mode::Monitor, kernel) => {
+                drop(self.set.set_mode(mode));
+                kernel.map_or(Ok(()), |kernel| kernel.close())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Drop decisions of this node.
@@ -100,6 +174,9 @@ pub(super) struct Blocks {
     book: Mutex<Book>,
     /// Some rule is in force.
     any: AtomicBool,
+    /// Counts up whenever the identities that rules name may have changed.
+    identities: AtomicU64,
+    destroyer: Option<Destroyer>,
 }
 
 impl Blocks {
@@ -108,7 +185,14 @@ impl Blocks {
         let set = RuleSet::new()?;
         let allowed = Allowed::gather(settings);
         let (buckets, hits, log) = (Buckets::default(), BTreeMap::new(), Log::new(settings.audit.clone()));
-        let blocks = Self { book: Mutex::new(Book { set, buckets, hits, allowed, log, made: 0 }), any: false.into() };
+        let (kernel, configured) = (None, Mode::Monitor);
+        let book = Book { set, buckets, hits, allowed, log, made: 0, kernel, configured, beaten: false };
+        let destroyer = Destroyer::start();
+        if let Err(error) = &destroyer {
+            tracing::warn!(%error, "refused connections are not ended; what they send is dropped");
+        }
+        let blocks =
+            Self { book: Mutex::new(book), any: false.into(), identities: 0.into(), destroyer: destroyer.ok() };
         blocks.configure(settings)?;
         Ok(blocks)
     }
@@ -129,15 +213,52 @@ impl Blocks {
         let old: Vec<Arc<str>> =
             book.set.rules().filter(|rule| rule.source == Source::Config).map(|rule| Arc::clone(&rule.id)).collect();
         if !(old.is_empty() && rules.is_empty()) {
-            drop(book.set.change(&old, rules)?);
+            book.change(&old, rules)?;
         }
         book.allowed = allowed;
+        if let Some(kernel) = book.kernel.clone() {
+            if book.enforces() {
+                kernel.allow(&book.allowed)?;
+            }
+            // A reload that does not change the configured mode leaves what was set by hand.
+            let mode = Mode::from(settings.mode);
+            if mode != book.configured {
+                book.set_mode(mode)?;
+                book.configured = mode;
+            }
+        }
         self.note(&book);
         Ok(())
     }
 
+    /// Takes the kernel half, and enforces where the configuration asks for it. A gate that is refused is said: the
+    /// agent watches on.
+    pub(super) fn take(&self, half: Arc<Mutex<Half>>, mode: config::Mode) {
+        let mode = Mode::from(mode);
+        let mut book = self.book();
+        book.configured = mode;
+        book.kernel = Some(Kernel(half));
+        if let Err(error) = book.set_mode(mode) {
+            tracing::error!(%error, "enforce.mode: the node stays in monitor mode, nothing is dropped");
+        }
+        self.note(&book);
+    }
+
+    /// The agent lives: to be called once a second at least. Rules whose time is over end.
+    pub(super) fn beat(&self) {
+        let mut book = self.book();
+        self.expire(&mut book);
+        let Some(kernel) = book.kernel.clone().filter(|_| book.enforces()) else { return };
+        let result = kernel.beat();
+        if let (Err(error), false) = (&result, book.beaten) {
+            tracing::error!(%error, "the kernel half will take the agent for dead: only rules with an end are enforced");
+        }
+        book.beaten = result.is_err();
+    }
+
     fn note(&self, book: &Book) {
         self.any.store(book.set.rules().len() > 0, Ordering::Release);
+        self.identities.fetch_add(1, Ordering::AcqRel);
     }
 
     /// What the rules say of a call.
@@ -148,7 +269,15 @@ impl Blocks {
         let seen = Seen::of(exchange);
         let mut book = self.book();
         let book = &mut *book;
-        let judged = judge(&book.set, &seen, &mut book.buckets, clock::monotonic_ns());
+        let (enforces, now) = (book.enforces(), clock::monotonic_ns());
+        let judged = judge(&book.set, &seen, &mut book.buckets, now, enforces);
+        if enforces && book.allowed.holds(seen.remote()) {
+            // The kernel half let it pass for this; here it is counted, by call.
+            let carried = judge(&book.set, &seen, &mut book.buckets, now, false).refused;
+            if let Some(rule) = carried.filter(|rule| rule.mode == Mode::Enforce) {
+                book.allowed.saves(seen.remote(), rule.force);
+            }
+        }
         for rule in judged.watched {
             book.hits.entry(Arc::clone(&rule.id)).or_default().add(seen.client, exchange.start_unix_ns);
         }
@@ -174,10 +303,10 @@ impl Blocks {
             return Err(SetError::Exists(rule.id).into());
         }
         let (id, told, why) = (Arc::clone(&rule.id), document(&rule), rule.reason.to_string());
-        drop(book.set.change(&[], vec![rule])?);
+        book.change(&[], vec![rule])?;
         if let Err(error) = book.log.write(who, "add", Some(&id), &why, Value::Null, told.clone()) {
             // What can't be recorded does not happen.
-            drop(book.set.change(&[id], Vec::new())?);
+            book.change(&[id], Vec::new())?;
             return Err(error.into());
         }
         self.note(&book);
@@ -216,7 +345,7 @@ impl Blocks {
         }
         let told = document(&rule);
         book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
-        drop(book.set.change(&[Arc::clone(&rule.id)], Vec::new())?);
+        book.change(&[Arc::clone(&rule.id)], Vec::new())?;
         book.hits.remove(id);
         self.note(&book);
         Ok(told)
@@ -246,12 +375,16 @@ impl Blocks {
 
     /// Removes rules whose time is over.
     fn expire(&self, book: &mut Book) {
-        for id in book.set.expired(clock::monotonic_ns()) {
+        let over = book.set.expired(clock::monotonic_ns());
+        if over.is_empty() {
+            return;
+        }
+        for id in over {
             let told = book.set.get(&id).map_or(Value::Null, |rule| document(rule));
             if let Err(error) = book.log.write("weir", "expire", Some(&id), "its time is over", told, Value::Null) {
                 tracing::warn!(%error, rule = %id, "a rule's end is not in the audit log");
             }
-            if let Err(error) = book.set.change(std::slice::from_ref(&id), Vec::new()) {
+            if let Err(error) = book.change(std::slice::from_ref(&id), Vec::new()) {
                 tracing::warn!(%error, rule = %id, "a rule whose time is over stays listed; it meets nothing");
             }
             book.hits.remove(&id);
@@ -262,22 +395,34 @@ impl Blocks {
     /// The node's mode, and calls that the allow-list saved.
     pub(super) fn mode(&self) -> Value {
         let book = self.book();
-        json!({ "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows() })
+        let kernel = book.kernel.as_ref();
+        let mut told = json!({
+            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows(),
+        });
+        if let Some(kernel) = kernel {
+            let counts =
+                kernel.look(|gate| COUNTS.map(|(name, slot)| (name.to_owned(), Value::from(gate.count(slot)))));
+            told["gate"] = Value::Object(counts.into_iter().collect());
+        }
+        told
     }
 
     /// Sets the node's mode in the name of `who`.
     pub(super) fn set_mode(&self, who: &str, word: &str) -> Result<Value, Refused> {
         let mode = match word {
             "monitor" => Mode::Monitor,
-            // Said to be in force, it would be believed to be.
-            "enforce" => return Err(Refused::NoGate),
+            "enforce" => Mode::Enforce,
             other => return Err(Refused::Mode(other.chars().take(40).collect())),
         };
         {
             let mut book = self.book();
             let before = book.set.mode().as_str();
             book.log.write(who, "mode", None, "", before.into(), mode.as_str().into())?;
-            drop(book.set.set_mode(mode));
+            if let Err(refused) = book.set_mode(mode) {
+                book.log.write("weir", "mode", None, &refused.to_string(), mode.as_str().into(), before.into())?;
+                return Err(refused);
+            }
+            self.note(&book);
         }
         Ok(self.mode())
     }
@@ -290,6 +435,15 @@ impl Blocks {
             Some((Arc::clone(id), effective(book.set.mode(), rule), hits.calls))
         });
         hits.collect()
+    }
+}
+
+impl From<config::Mode> for Mode {
+    fn from(mode: config::Mode) -> Self {
+        match mode {
+            config::Mode::Monitor => Self::Monitor,
+            config::Mode::Enforce => Self::Enforce,
+        }
     }
 }
 

@@ -75,6 +75,24 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
+    /// Takes over what another one has observed.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum += other.sum;
+    }
+
+    /// The least bound that `percent` of the observations do not exceed; none where that is beyond the last one.
+    pub(super) fn bound(&self, bounds: &Bounds, percent: u64) -> Option<u64> {
+        let enough = (u128::from(self.count()) * u128::from(percent)).div_ceil(100);
+        let mut below = 0;
+        bounds.iter().zip(self.counts).find_map(|(bound, count)| {
+            below += u128::from(count);
+            (below >= enough).then_some(*bound)
+        })
+    }
+
     /// What was observed since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let mut rest = *self;
@@ -100,6 +118,24 @@ mod tests {
         assert_eq!(bucket(&SIZE, 0), 0);
         assert_eq!(bucket(&SIZE, 1), 1);
         assert_eq!(bucket(&SIZE, 1 << 30), 13);
+    }
+
+    #[test]
+    fn a_percentile_is_bounded() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.bound(&DURATION, 99), Some(5 * MS));
+        for _ in 0..99 {
+            histogram.observe(&DURATION, MS);
+        }
+        histogram.observe(&DURATION, 60 * MS);
+        assert_eq!(histogram.bound(&DURATION, 99), Some(5 * MS));
+        histogram.observe(&DURATION, 60 * MS);
+        assert_eq!(histogram.bound(&DURATION, 99), Some(75 * MS));
+        let mut both = Histogram::default();
+        both.observe(&DURATION, 20_000 * MS);
+        assert_eq!(both.bound(&DURATION, 50), None);
+        both.add(&histogram);
+        assert_eq!((both.count(), both.sum), (102, u128::from((99 + 120 + 20_000) * MS)));
     }
 
     #[test]

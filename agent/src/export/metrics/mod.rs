@@ -4,6 +4,7 @@
 //! series, so that sums stay true.
 
 mod collect;
+mod endpoints;
 mod histogram;
 mod series;
 

@@ -145,6 +145,19 @@ impl Label {
         }
     }
 
+    /// Method and route; neither where calls found no place of their own.
+    pub(super) fn endpoint(&self) -> (Option<&'static str>, Option<&Arc<str>>) {
+        match self {
+            Self::Alike(key) => (Some(key.method), key.route.as_ref()),
+            Self::Overflow(_) => (None, None),
+        }
+    }
+
+    /// Whether its calls are errors for their side; of those without a place of their own it is not known.
+    pub(super) fn is_error(&self) -> bool {
+        matches!(self, Self::Alike(Key { error: Some(_), .. }))
+    }
+
     /// Tells the attributes of the series.
     pub(in crate::export) fn tell<'a>(&'a self, emit: &mut impl FnMut(&'static str, Value<'a>)) {
         let key = match self {

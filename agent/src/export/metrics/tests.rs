@@ -175,3 +175,42 @@ fn cost_of_a_call() {
     }
     println!("{} ns a call", started.elapsed().as_nanos() / 1_000_000);
 }
+
+#[test]
+fn an_endpoint_is_a_method_and_a_route_of_one_side() {
+    let metrics = Metrics::new(Bound { services: 9, series: 5, total: 9 });
+    let shop = named("shop");
+    let call = |route: Option<&str>, status: u16, kind| {
+        let mut call = example::exchange(kind);
+        call.service = Arc::clone(&shop);
+        http(&mut call).route = route.map(Into::into);
+        http(&mut call).status = Some(status);
+        metrics.record(&[Arc::new(call)]);
+    };
+    for (route, status, kind) in [
+        (Some("/a"), 200, Kind::Server),
+        (Some("/a"), 503, Kind::Server),
+        (Some("/a"), 404, Kind::Server),
+        (None, 200, Kind::Server),
+        (Some("/a"), 404, Kind::Client),
+        // The sixth series has no place.
+        (Some("/z"), 500, Kind::Server),
+    ] {
+        call(route, status, kind);
+    }
+    let told: Vec<_> = metrics.endpoints();
+    let rows: Vec<_> =
+        told.iter().map(|it| (&*it.service, it.kind, it.method, it.route.as_deref(), it.calls, it.errors)).collect();
+    assert_eq!(
+        rows,
+        [
+            ("shop", Kind::Server, None, None, 1, 0),
+            ("shop", Kind::Server, Some("GET"), None, 1, 0),
+            ("shop", Kind::Server, Some("GET"), Some("/a"), 3, 1),
+            ("shop", Kind::Client, Some("GET"), Some("/a"), 1, 1),
+        ]
+    );
+    let all = told.iter().find(|it| it.calls == 3).unwrap();
+    assert_eq!((all.duration_ns, all.p99_bound_ns), (24_000, Some(5_000_000)));
+    assert_eq!(all.response_bytes, 3 * 345);
+}

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
@@ -32,11 +33,13 @@ pub enum Signal {
     Traces,
     /// Data points.
     Metrics,
+    /// Records of what drop rules met.
+    Logs,
 }
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Traces, Self::Metrics];
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// Label `signal`.
     #[must_use]
@@ -44,6 +47,7 @@ impl Signal {
         match self {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
+            Self::Logs => "logs",
         }
     }
 
@@ -53,6 +57,7 @@ impl Signal {
         match self {
             Self::Traces => "/v1/traces",
             Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
         }
     }
 
@@ -60,6 +65,7 @@ impl Signal {
         match self {
             Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         }
     }
 
@@ -70,6 +76,8 @@ impl Signal {
                 .map(|answer| answer.partial_success.map(|part| (part.rejected_spans, part.error_message))),
             Self::Metrics => ExportMetricsServiceResponse::decode(response)
                 .map(|answer| answer.partial_success.map(|part| (part.rejected_data_points, part.error_message))),
+            Self::Logs => ExportLogsServiceResponse::decode(response)
+                .map(|answer| answer.partial_success.map(|part| (part.rejected_log_records, part.error_message))),
         };
         // An answer that can't be read is still an answer of success: nothing says that anything was rejected.
         let (rejected, message) = told.ok().flatten().unwrap_or_default();

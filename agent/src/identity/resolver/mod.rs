@@ -237,6 +237,32 @@ impl Resolver {
         self.registry.lines()
     }
 
+    /// The service of a process at `at`, where it is known.
+    pub fn process(&mut self, pid: u32, at: u64) -> Option<Arc<Service>> {
+        self.named(pid, at, None)
+    }
+
+    /// Every process that is known, with its service at `at`.
+    pub fn processes(&mut self, at: u64) -> Vec<(u32, Arc<Service>)> {
+        let pids: Vec<u32> = self.processes.keys().collect();
+        pids.into_iter().filter_map(|pid| Some((pid, self.named(pid, at, None)?))).collect()
+    }
+
+    /// Listening sockets older than the agent whose holder is certain: network namespace and port, with the holder's
+    /// service at `at`.
+    pub fn listening(&mut self, at: u64) -> Vec<((u64, u16), Arc<Service>)> {
+        let held: Vec<_> = self
+            .listeners
+            .iter()
+            .filter_map(|(place, all)| {
+                let (_, first) = all.first()?;
+                let certain = first.known != Known::NO.0 && all.iter().all(|(_, other)| other.tgid == first.tgid);
+                certain.then_some((*place, *first))
+            })
+            .collect();
+        held.into_iter().map(|(place, owner)| (place, self.resolve(&owner, Thread::default(), at, None))).collect()
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

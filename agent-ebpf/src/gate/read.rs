@@ -1,0 +1,233 @@
+//! Reads request heads byte by byte, up to one that a rule may meet.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_tail_call;
+use weir_common::judge::{Classes, Signal, quiet, step};
+use weir_common::record::Way;
+use weir_common::verdict::{GateSlot, MASKS as MASKS_MAX, Mask};
+
+use super::state::{Gate, WINDOW};
+use super::table::{self, Half};
+use super::{DROP, PASS, decide, state};
+use crate::conn::{stage, staged};
+use crate::maps::{CLASSES, MASKS, STEPS_IN, STEPS_OUT};
+use crate::{copy, track};
+
+/// Bytes that bring something about, and windows, that one run reads. With the steps that the kernel allows (33 tail
+/// calls) a segment's first 48 KiB of heads, or 250 chunks, are read; longer bodies are skipped at once.
+const TURNS: u32 = 24;
+
+/// What the reader does next.
+pub(super) mod todo {
+    /// Read on.
+    pub(crate) const READ: u8 = 0;
+    /// All of the segment is read.
+    pub(crate) const DONE: u8 = 1;
+    /// A rule may meet the request that was just read.
+    pub(crate) const DECIDE: u8 = 2;
+    /// A table can't be read.
+    pub(crate) const DAMAGED: u8 = 3;
+}
+
+/// A step of the gate, by its index among the tail calls.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    /// Judge the connection.
+    Stand = 0,
+    /// Read heads.
+    Read = 1,
+    /// Decide about a request.
+    Decide = 2,
+}
+
+/// Goes on with another step; returns where the kernel allows no more of them.
+#[inline(always)]
+pub(super) fn go(skb: *mut __sk_buff, way: Way, step: Step) {
+    let steps = if way == Way::IN { STEPS_IN.as_ptr() } else { STEPS_OUT.as_ptr() };
+    // SAFETY: the context of this program and a map of programs of its type.
+    unsafe { bpf_tail_call(skb.cast(), steps, step as u32) };
+}
+
+/// The step that reads.
+#[inline(always)]
+pub(crate) fn read(skb: *mut __sk_buff, way: Way) -> i32 {
+    let sk = track::socket(skb);
+    if sk.is_null() {
+        return PASS;
+    }
+    let gate = table::gate(sk.cast(), 0);
+    if gate.is_null() {
+        return PASS;
+    }
+    stage!(gate, todo, todo::READ);
+    turns(skb, gate);
+    let todo = staged!(gate, todo);
+    if todo == todo::DECIDE {
+        go(skb, way, Step::Decide);
+    } else if todo == todo::READ {
+        go(skb, way, Step::Read);
+    } else if todo == todo::DONE {
+        return done(gate);
+    }
+    if todo == todo::DAMAGED {
+        table::count(GateSlot::DAMAGED);
+        stage!(gate, synced, 0);
+        state::unlock(gate);
+        return PASS;
+    }
+    // Not all of the segment could be read: what follows is read again from the next request that is certain to start.
+    table::count(GateSlot::UNREAD);
+    stage!(gate, synced, 0);
+    let verdict = if decide::strict(skb, sk, gate, way) { DROP } else { PASS };
+    state::unlock(gate);
+    verdict
+}
+
+/// All of the segment is read, and passes.
+#[inline(always)]
+pub(super) fn done(gate: *mut Gate) -> i32 {
+    stage!(gate, next, staged!(gate, origin).wrapping_add(staged!(gate, end)));
+    state::unlock(gate);
+    PASS
+}
+
+#[inline(always)]
+fn turns(skb: *mut __sk_buff, gate: *mut Gate) {
+    let half = staged!(gate, table) & 1;
+    let classes = table::at::<Classes>(CLASSES.as_ptr(), half);
+    if classes.is_null() {
+        stage!(gate, todo, todo::DAMAGED);
+        return;
+    }
+    // SAFETY: checked for null.
+    let classes = unsafe { &*classes };
+    let mut n = 0;
+    while n < TURNS {
+        if (staged!(gate, place) >= staged!(gate, filled) || staged!(gate, judge.skip) != 0) && !fill(skb, gate) {
+            return;
+        }
+        quiet_bytes(gate, half, classes);
+        if staged!(gate, place) < staged!(gate, filled) {
+            byte(gate, half, classes);
+            if staged!(gate, todo) != todo::READ {
+                return;
+            }
+        }
+        n += 1;
+    }
+}
+
+/// Skips what is left of a body and loads the next window; false: there is nothing to read, or it can't be.
+#[inline(always)]
+fn fill(skb: *mut __sk_buff, gate: *mut Gate) -> bool {
+    let (mut at, end) = (staged!(gate, at).wrapping_add(staged!(gate, place)), staged!(gate, end));
+    stage!(gate, place, 0);
+    stage!(gate, filled, 0);
+    let skip = staged!(gate, judge.skip);
+    let left = if at < end { u64::from(end.wrapping_sub(at)) } else { 0 };
+    if skip >= left {
+        stage!(gate, judge.skip, skip - left);
+        stage!(gate, at, end);
+        stage!(gate, todo, todo::DONE);
+        return false;
+    }
+    at = at.wrapping_add(skip as u32);
+    stage!(gate, judge.skip, 0);
+    stage!(gate, at, at);
+    let left = end.wrapping_sub(at);
+    let len = if left < WINDOW as u32 { left } else { WINDOW as u32 };
+    // SAFETY: a field of a live map value.
+    let to = unsafe { (&raw mut (*gate).window).cast() };
+    if copy::payload::<{ WINDOW as u32 }>(skb, at, to, len).is_err() {
+        stage!(gate, todo, todo::DAMAGED);
+        return false;
+    }
+    stage!(gate, filled, len);
+    true
+}
+
+/// Feeds the window to the machine up to a byte that brings something about.
+#[inline(always)]
+fn quiet_bytes(gate: *mut Gate, half: u32, classes: &Classes) {
+    let mut n = 0;
+    while n < WINDOW {
+        let place = staged!(gate, place);
+        if place >= staged!(gate, filled) {
+            return;
+        }
+        let byte = staged!(gate, window[place as usize & (WINDOW - 1)]);
+        // SAFETY: a field of a live map value.
+        let judge = unsafe { &mut (*gate).judge };
+        if !quiet(&Half(half), classes, judge, byte) {
+            return;
+        }
+        forget();
+        stage!(gate, place, place + 1);
+        n += 1;
+    }
+}
+
+const NEXT: u8 = 0;
+const FIRST: u8 = 1;
+const HEAD: u8 = 2;
+const BODY: u8 = 3;
+const STOP: u8 = 4;
+const DAMAGED: u8 = 5;
+
+/// Feeds the byte at hand, and does what it asks for.
+#[inline(always)]
+fn byte(gate: *mut Gate, half: u32, classes: &Classes) {
+    let place = staged!(gate, place);
+    let byte = staged!(gate, window[place as usize & (WINDOW - 1)]);
+    stage!(gate, place, place + 1);
+    // SAFETY: a field of a live map value.
+    let judge = unsafe { &mut (*gate).judge };
+    let signal = match step(&Half(half), classes, judge, byte) {
+        None => DAMAGED,
+        Some(Signal::Next | Signal::Target) => NEXT,
+        Some(Signal::First) => FIRST,
+        Some(Signal::Head) => HEAD,
+        Some(Signal::Body) => BODY,
+        Some(Signal::Stop) => STOP,
+    };
+    stage!(gate, signal, signal);
+    forget();
+    let signal = staged!(gate, signal);
+    if signal == NEXT {
+        return;
+    }
+    if signal == FIRST {
+        let first = staged!(gate, origin).wrapping_add(staged!(gate, at)).wrapping_add(place);
+        stage!(gate, request, first);
+        return;
+    }
+    if signal == DAMAGED {
+        stage!(gate, todo, todo::DAMAGED);
+        return;
+    }
+    // In the middle of a body only what is wrong with its framing is new.
+    if (signal != BODY || staged!(gate, judge.unclear) != 0) && decide::may(gate, half) {
+        stage!(gate, todo, todo::DECIDE);
+    } else if signal == STOP {
+        // Not HTTP/1, and no rule minds.
+        stage!(gate, judge.skip, u64::from(u32::MAX));
+    }
+}
+
+/// Makes the compiler read everything back from the map.
+#[inline(always)]
+fn forget() {
+    // SAFETY: no instruction; the compiler must take it for one that writes memory.
+    unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
+}
+
+/// The slots of a word that a request's method, host and path leave; none where a table is damaged.
+#[inline(always)]
+pub(super) fn matched(gate: *mut Gate, half: u32, word: usize) -> u64 {
+    let of = |index: u16| {
+        let mask = table::at::<Mask>(MASKS.as_ptr(), half * MASKS_MAX + u32::from(index));
+        // SAFETY: null, or a map value; `word` is below its length.
+        unsafe { mask.as_ref() }.map_or(0, |mask| mask[word & 3])
+    };
+    of(staged!(gate, judge.path)) & of(staged!(gate, judge.host)) & of(staged!(gate, judge.method))
+}

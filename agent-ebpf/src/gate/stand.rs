@@ -1,0 +1,318 @@
+//! Which rules may meet a connection: judged once, and again when the rules change or a time ends.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use weir_common::conn::Ends;
+use weir_common::verdict::{
+    Act, AddressRow, AllowRow, Bank, GRACE_NS, GateSlot, Identity, NESTED, PrefixKey, SLOT_AT_CLIENT, SLOT_AT_SERVER,
+    SLOT_ENFORCE, SLOT_FORCE, SLOT_OUTLIVES, SLOT_REQUEST, SLOT_STRICT, SLOT_USED, SWITCH_HEARTBEAT, Slot, Standing,
+};
+
+use super::state::Gate;
+use super::table;
+use crate::conn::{Conn, stage, staged};
+use crate::maps::{ADDRESSES, ALLOWED, BANKS, IDENTITIES, SLOTS_OF_RULES};
+
+/// Words of a mask.
+const WORDS: usize = 4;
+/// Slots that one step looks at; a connection that more may meet takes another step.
+const SLOTS_A_STEP: u32 = 48;
+
+/// Whether what the gate knows of a connection holds no more.
+#[inline(always)]
+pub(super) fn is_over(gate: *mut Gate, active: u64) -> bool {
+    if staged!(gate, active) != active {
+        return true;
+    }
+    let until = staged!(gate, until);
+    // SAFETY: no arguments.
+    until != 0 && unsafe { bpf_ktime_get_ns() } >= until
+}
+
+/// Begins to judge a connection whose ends and owner are these: gathers the slots that its addresses leave.
+#[inline(always)]
+pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: bool, active: u64) {
+    stage!(gate, active, active);
+    stage!(gate, until, 0);
+    stage!(gate, standing, Standing::CLEAR.0);
+    stage!(gate, base, 0);
+    stage!(gate, pick, 0);
+    stage!(gate, base_rank, 0);
+    stage!(gate, denies, 0);
+    stage!(gate, rank, 0);
+    stage!(gate, row, 0);
+    stage!(gate, groups, 0);
+    stage!(gate, strict, 0);
+    stage!(gate, word, WORDS as u32);
+    stage!(gate, slots, [0; WORDS]);
+    stage!(gate, at_client, u8::from(at_client));
+    let bank = table::at::<Bank>(BANKS.as_ptr(), (active & 1) as u32);
+    if bank.is_null() {
+        table::count(GateSlot::DAMAGED);
+        return;
+    }
+    // SAFETY: checked for null.
+    let bank = unsafe { &*bank };
+    if bank.enforce == 0 {
+        return;
+    }
+    let mut i = 0;
+    while i < WORDS {
+        stage!(gate, slots[i], bank.any[i]);
+        i += 1;
+    }
+    let (client, server) = if at_client { (&ends.local, &ends.remote) } else { (&ends.remote, &ends.local) };
+    stage!(gate, client, words(client));
+    let server = words(server);
+    stage!(gate, server, [u64::from_be(server[0]), u64::from_be(server[1])]);
+    stage!(gate, port, if at_client { ends.remote_port } else { ends.local_port });
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    addresses(gate, client, active, now);
+    let mut any = 0;
+    let mut i = 0;
+    while i < WORDS {
+        any |= staged!(gate, slots[i]);
+        i += 1;
+    }
+    if any == 0 {
+        return;
+    }
+    let mut wanted = SLOT_USED | SLOT_ENFORCE | if at_client { SLOT_AT_CLIENT } else { SLOT_AT_SERVER };
+    let entry = table::of::<PrefixKey, AllowRow>(
+        ALLOWED.as_ptr(),
+        &PrefixKey { len: 128, address: if at_client { ends.remote } else { *client } },
+    );
+    // SAFETY: null, or a map value.
+    if let Some(entry) = unsafe { entry.as_mut() } {
+        // Counted where it is a slot that is saved from.
+        wanted |= SLOT_FORCE;
+        if entry.soft == 0 {
+            saved(entry);
+            stage!(gate, slots, [0; WORDS]);
+            return;
+        }
+    }
+    if bank.identity != 0 && !conn.is_null() {
+        groups(gate, conn);
+    }
+    let beat = table::switch(SWITCH_HEARTBEAT).wrapping_add(GRACE_NS);
+    if now >= beat {
+        wanted |= SLOT_OUTLIVES;
+    } else {
+        sooner(gate, beat);
+    }
+    stage!(gate, wanted, wanted);
+    stage!(gate, left, staged!(gate, slots));
+    stage!(gate, word, 0);
+}
+
+/// The allow-list saved a connection.
+#[inline(always)]
+fn saved(entry: &mut AllowRow) {
+    let hits = &raw mut entry.hits;
+    // SAFETY: a field of a live map value.
+    unsafe { core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(hits, 1) };
+    table::count(GateSlot::ALLOWED);
+}
+
+/// What is left comes to this.
+#[inline(always)]
+pub(super) fn end(gate: *mut Gate) {
+    let mut left = 0;
+    let mut i = 0;
+    while i < WORDS {
+        left |= staged!(gate, slots[i]);
+        i += 1;
+    }
+    let denies = staged!(gate, denies) != 0;
+    let above = left != 0 && staged!(gate, rank) > staged!(gate, base_rank);
+    if above {
+        stage!(gate, standing, Standing::READ.0);
+    } else if denies {
+        stage!(gate, standing, Standing::DENIED.0);
+    }
+}
+
+/// Sixteen bytes as they lie in memory.
+#[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "addresses and names lie at multiples of 8 in their structures")]
+fn words(bytes: *const [u8; 16]) -> [u64; 2] {
+    let from = bytes.cast::<u64>();
+    // SAFETY: two words, in a live structure.
+    unsafe { [from.read_volatile(), from.add(1).read_volatile()] }
+}
+
+/// It is judged anew at `then` at the latest.
+#[inline(always)]
+fn sooner(gate: *mut Gate, then: u64) {
+    let until = staged!(gate, until);
+    if until == 0 || then < until {
+        stage!(gate, until, then);
+    }
+}
+
+/// Adds the slots of every prefix around the client's address, longest first.
+#[inline(always)]
+fn addresses(gate: *mut Gate, client: &[u8; 16], active: u64, now: u64) {
+    let mut key = PrefixKey { len: 128, address: *client };
+    let mut n = 0;
+    while n < NESTED {
+        let row = table::of::<PrefixKey, AddressRow>(ADDRESSES.as_ptr(), &key);
+        if row.is_null() {
+            return;
+        }
+        // SAFETY: checked for null.
+        let row = unsafe { &*row };
+        let until = row.until;
+        if row.from <= active && (until == 0 || now < until) {
+            let mut i = 0;
+            while i < WORDS {
+                stage!(gate, slots[i], staged!(gate, slots[i]) | row.slots[i]);
+                i += 1;
+            }
+            if staged!(gate, row) == 0 {
+                stage!(gate, row, row.len + 1);
+            }
+            if until != 0 {
+                sooner(gate, until);
+            }
+        }
+        if row.len == 0 || row.len > 128 {
+            return;
+        }
+        key.len = row.len - 1;
+        n += 1;
+    }
+}
+
+/// Identity groups of a socket's owner. A server's socket that nobody is known of may have a listener that is.
+#[inline(always)]
+fn groups(gate: *mut Gate, conn: *const Conn) {
+    // SAFETY: a field of a live map value.
+    let comm = unsafe { &raw const (*conn).owner.comm };
+    group(gate, Identity::COMM, words(comm));
+    group(gate, Identity::PROCESS, [u64::from(staged!(conn, owner.tgid)), 0]);
+    group(gate, Identity::CGROUP, [staged!(conn, owner.cgroup), 0]);
+    if u64::from(staged!(conn, owner.tgid)) | u64::from(staged!(gate, at_client)) == 0 {
+        group(gate, Identity::LISTENER, [staged!(conn, netns), u64::from(staged!(gate, port))]);
+    }
+}
+
+#[inline(always)]
+fn group(gate: *mut Gate, kind: Identity, name: [u64; 2]) {
+    let key = [kind.0, name[0], name[1]];
+    let found = table::of::<[u64; 3], u64>(IDENTITIES.as_ptr(), &key);
+    // SAFETY: null, or a map value.
+    if let Some(found) = unsafe { found.as_ref() } {
+        stage!(gate, groups, staged!(gate, groups) | *found);
+    }
+}
+
+/// Takes slots that do not hold out of the mask, and those that ask nothing of requests: the highest of these is the
+/// base. False: there are more than one step looks at.
+#[inline(always)]
+pub(super) fn slots(gate: *mut Gate) -> bool {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut n = 0;
+    while n < SLOTS_A_STEP {
+        let at = staged!(gate, word);
+        if at >= WORDS as u32 {
+            return true;
+        }
+        let word = at as usize & 3;
+        let left = staged!(gate, left[word]);
+        if left == 0 {
+            stage!(gate, word, at + 1);
+        } else {
+            let lowest = left & left.wrapping_neg();
+            stage!(gate, left[word], left ^ lowest);
+            if !one(gate, at * 64 + ones(lowest - 1), now) {
+                stage!(gate, slots[word], staged!(gate, slots[word]) & !lowest);
+            }
+        }
+        n += 1;
+    }
+    staged!(gate, word) >= WORDS as u32
+}
+
+/// Counts the ones of a word without branches.
+#[inline(always)]
+fn ones(word: u64) -> u32 {
+    let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
+    let fours = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let eights = (fours + (fours >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    (eights.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
+}
+
+/// Whether a slot stays in the mask.
+#[inline(always)]
+fn one(gate: *mut Gate, index: u32, now: u64) -> bool {
+    let slot = table::at::<Slot>(SLOTS_OF_RULES.as_ptr(), index);
+    if slot.is_null() {
+        return false;
+    }
+    // SAFETY: checked for null.
+    let slot = unsafe { &*slot };
+    let flags = slot.flags;
+    let wanted = staged!(gate, wanted);
+    if flags & wanted != wanted || !ends_fit(gate, slot) {
+        return false;
+    }
+    let until = slot.until;
+    if until != 0 {
+        if now >= until {
+            return false;
+        }
+        sooner(gate, until);
+    }
+    let rank = slot.rank;
+    if flags & SLOT_REQUEST != 0 {
+        if rank > staged!(gate, rank) {
+            stage!(gate, rank, rank);
+        }
+        if flags & SLOT_STRICT != 0 && slot.act == Act::DENY.0 {
+            stage!(gate, strict, index + 1);
+        }
+        return true;
+    }
+    let act = slot.act;
+    if (act == Act::ALLOW.0 || act == Act::DENY.0) && (rank > staged!(gate, base_rank) || staged!(gate, base) == 0) {
+        stage!(gate, base_rank, rank);
+        stage!(gate, base, index + 1);
+        stage!(gate, denies, u8::from(act == Act::DENY.0));
+    }
+    false
+}
+
+/// Whether a slot's server, port and identities fit. Without branches that the verifier would follow one by one.
+#[inline(always)]
+fn ends_fit(gate: *mut Gate, slot: &Slot) -> bool {
+    let port = slot.port;
+    let mut differs = u64::from(port != 0 && port != staged!(gate, port));
+    let len = u32::from(slot.server_len);
+    let [high, low] = words(&raw const slot.server);
+    differs |= (staged!(gate, server[0]) ^ u64::from_be(high)) & prefix(len);
+    differs |= (staged!(gate, server[1]) ^ u64::from_be(low)) & prefix(len.saturating_sub(64));
+    let groups = staged!(gate, groups);
+    let (own, other) = if staged!(gate, at_client) != 0 {
+        (slot.client_groups, slot.server_groups)
+    } else {
+        (slot.server_groups, slot.client_groups)
+    };
+    // Who is at the other end, this one can't tell.
+    differs |= other | u64::from(own != 0 && own & groups == 0);
+    differs == 0
+}
+
+/// The first `len` bits of a word; all from 64 on.
+#[inline(always)]
+fn prefix(len: u32) -> u64 {
+    if len == 0 {
+        0
+    } else if len >= 64 {
+        u64::MAX
+    } else {
+        !(u64::MAX >> (len & 63))
+    }
+}

@@ -1,0 +1,56 @@
+//! The gate's programs: one entry a way, and the steps that it goes on with.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use weir_common::record::Way;
+
+use crate::gate::{self, decide, read};
+
+/// What servers on this node receive.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_gate_in(ctx: SkBuffContext) -> i32 {
+    gate::admit(ctx.as_ptr().cast(), Way::IN)
+}
+
+/// What clients on this node send.
+#[cgroup_skb(egress)]
+pub(crate) fn weir_gate_out(ctx: SkBuffContext) -> i32 {
+    gate::admit(ctx.as_ptr().cast(), Way::OUT)
+}
+
+/// Judges connections that were received.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_stand_in(ctx: SkBuffContext) -> i32 {
+    gate::stand(ctx.as_ptr().cast(), Way::IN)
+}
+
+/// Judges connections that were opened from here.
+#[cgroup_skb(egress)]
+pub(crate) fn weir_stand_out(ctx: SkBuffContext) -> i32 {
+    gate::stand(ctx.as_ptr().cast(), Way::OUT)
+}
+
+/// Reads heads of what is received.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_read_in(ctx: SkBuffContext) -> i32 {
+    read::read(ctx.as_ptr().cast(), Way::IN)
+}
+
+/// Reads heads of what is sent.
+#[cgroup_skb(egress)]
+pub(crate) fn weir_read_out(ctx: SkBuffContext) -> i32 {
+    read::read(ctx.as_ptr().cast(), Way::OUT)
+}
+
+/// Decides about a request that is received.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_decide_in(ctx: SkBuffContext) -> i32 {
+    decide::decide(ctx.as_ptr().cast(), Way::IN)
+}
+
+/// Decides about a request that is sent.
+#[cgroup_skb(egress)]
+pub(crate) fn weir_decide_out(ctx: SkBuffContext) -> i32 {
+    decide::decide(ctx.as_ptr().cast(), Way::OUT)
+}

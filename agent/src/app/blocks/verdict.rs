@@ -1,0 +1,47 @@
+//! What the kernel half refused.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use weir_common::conn::Role;
+use weir_common::verdict::{VERDICT_AMBIGUOUS, VERDICT_CONNECTION, VERDICT_LIMITED, VERDICT_RESET};
+
+use super::Blocks;
+use crate::kernel::destroy::Victim;
+use crate::model::Verdict;
+use crate::policy::prefix::Prefix;
+
+impl Blocks {
+    /// Takes a verdict that the kernel half carried out: counts it, ends the connection where the rule asks for it, and
+    /// says what to call the request. `unix_ns`: when it was.
+    pub(in crate::app) fn refused(&self, told: &weir_common::verdict::Verdict, unix_ns: u64) -> Verdict {
+        if told.flags & VERDICT_RESET != 0
+            && let Some(destroyer) = &self.destroyer
+            && !destroyer.end(Victim { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid })
+        {
+            tracing::warn!("too many refused connections wait for their end; what they send is dropped");
+        }
+        let client = if told.role == Role::SERVER.0 { told.ends.remote } else { told.ends.local };
+        let prefix = told.row.checked_sub(1).map(|len| Prefix { bytes: client, len: 128 }.cut(len));
+        let client = IpAddr::from(Ipv6Addr::from(client)).to_canonical();
+        let mut book = self.book();
+        let book = &mut *book;
+        // Rules that share a slot ask for the same; the first by name is charged.
+        let Some(rule) = book.set.of_slot(told.slot, prefix).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone) else {
+            // The rule was removed since.
+            return Verdict::Dropped { rule: "removed".into(), reason: "its rule was removed since".into() };
+        };
+        book.hits.entry(Arc::clone(&rule.id)).or_default().add(client, unix_ns);
+        tracing::info!(
+            rule = %rule.id,
+            reason = %rule.reason,
+            %client,
+            server.port = if told.role == Role::SERVER.0 { told.ends.local_port } else { told.ends.remote_port },
+            what = if told.flags & VERDICT_CONNECTION == 0 { "request" } else { "connection" },
+            ambiguous = told.flags & VERDICT_AMBIGUOUS != 0,
+            limited = told.flags & VERDICT_LIMITED != 0,
+            "dropped"
+        );
+        Verdict::Dropped { rule: Arc::clone(&rule.id), reason: Arc::clone(&rule.reason) }
+    }
+}

@@ -1,0 +1,184 @@
+//! Ends connections: `SOCK_DESTROY` of `sock_diag(7)` (Linux 4.9, `CONFIG_INET_DIAG_DESTROY`). The peer gets a reset at
+//! once, the owner `ECONNABORTED`.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr};
+use weir_common::conn::Ends;
+
+/// `SOCK_DESTROY` of `include/uapi/linux/sock_diag.h`, which the crate has no message for.
+const SOCK_DESTROY: u16 = 21;
+/// Connections that may wait to be ended. What does not fit is not ended: its segments are dropped all the same.
+const WAITING: usize = 4096;
+
+/// A connection to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Victim {
+    /// Its socket's cookie: another connection between the same ends is not meant.
+    pub cookie: u64,
+    /// Its ends, from its socket's view.
+    pub ends: Ends,
+    /// A process in its network namespace; 0: not known.
+    pub process: u32,
+}
+
+/// Ends connections, on a thread of its own.
+#[derive(Clone, Debug)]
+pub struct Destroyer(SyncSender<Victim>);
+
+impl Destroyer {
+    /// Starts the thread, which ends with the last `Destroyer`.
+    pub fn start() -> io::Result<Self> {
+        let (to, from) = sync_channel(WAITING);
+        thread::Builder::new().name("weir-destroy".to_owned()).spawn(move || run(&from))?;
+        Ok(Self(to))
+    }
+
+    /// Asks for a connection's end; false: too many wait.
+    #[must_use]
+    pub fn end(&self, victim: Victim) -> bool {
+        !matches!(self.0.try_send(victim), Err(TrySendError::Full(_)))
+    }
+}
+
+fn run(victims: &Receiver<Victim>) {
+    let own = File::open("/proc/self/ns/net");
+    for victim in victims {
+        match destroy(&victim) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
+                continue;
+            }
+            Ok(()) => continue,
+        }
+        // Not in this network namespace, or gone.
+        if victim.process == 0 {
+            continue;
+        }
+        let there = File::open(format!("/proc/{}/ns/net", victim.process));
+        if let (Ok(own), Ok(there)) = (&own, there)
+            && enter(&there).is_ok()
+        {
+            match destroy(&victim) {
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                    tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
+                }
+                _ => {}
+            }
+            if let Err(error) = enter(own) {
+                tracing::error!(%error, "the way back to the agent's network namespace is closed");
+                return;
+            }
+        }
+    }
+}
+
+fn enter(space: &File) -> io::Result<()> {
+    // SAFETY: an open descriptor; only this thread changes its namespace.
+    if unsafe { libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Ends a connection of this thread's network namespace.
+fn destroy(victim: &Victim) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&message(victim), 0)?;
+    let mut buffer = Vec::with_capacity(8192);
+    let size = socket.recv(&mut buffer, 0)?;
+    let bytes = buffer.get(..size).unwrap_or_default();
+    let answer = <NetlinkMessage<SockDiagMessage>>::deserialize(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("sock_diag: {error}")))?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
+}
+
+fn message(victim: &Victim) -> Vec<u8> {
+    let ends = &victim.ends;
+    let (local, remote) = (Ipv6Addr::from(ends.local), Ipv6Addr::from(ends.remote));
+    let family = if ends.family == 2 { AF_INET } else { AF_INET6 };
+    let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    let address = |address: Ipv6Addr| if family == AF_INET { address.to_canonical() } else { address.into() };
+    socket_id.source_address = address(local);
+    socket_id.destination_address = address(remote);
+    socket_id.source_port = ends.local_port;
+    socket_id.destination_port = ends.remote_port;
+    socket_id.cookie = victim.cookie.to_ne_bytes();
+    let (protocol, states) = (IPPROTO_TCP, StateFlags::all());
+    let request = InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    if let Some(kind) = bytes.get_mut(4..6) {
+        kind.copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    fn cookie(stream: &TcpStream) -> u64 {
+        let (mut cookie, mut length) = (0u64, 8);
+        // SAFETY: both pointers are to live variables; `SO_COOKIE` is eight bytes long.
+        let result = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(result, 0);
+        cookie
+    }
+
+    #[test]
+    fn a_connection_ends_with_a_reset_and_no_other_does() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pair = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let ((mut hit, server), (spared, _kept)) = (pair(), pair());
+        let v6 = |address: std::net::SocketAddr| match address.ip() {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(v6) => v6.octets(),
+        };
+        let (local, remote) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+        let (local_port, remote_port) = (local.port(), remote.port());
+        let ends = Ends { local: v6(local), remote: v6(remote), local_port, remote_port, family: 2, reserved: 0 };
+        let wrong = Victim { cookie: cookie(&server) + 1, ends, process: 0 };
+        assert_eq!(destroy(&wrong).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        destroy(&Victim { cookie: cookie(&server), ..wrong }).unwrap();
+        let error = hit.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        spared.set_nonblocking(true).unwrap();
+        assert_eq!((&spared).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,340 @@
+//! The gate: its tables, and its programs, which are loaded when they are first asked for and attached only while the
+//! node enforces.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::programs::{Program, ProgramError};
+use weir_common::judge::{Classes, Row};
+use weir_common::verdict::{
+    Active, AddressRow, AllowRow, Bank, GateSlot, IdentityKey, MASKS, Mask, STATES, SWITCH_ACTIVE, SWITCH_HEARTBEAT,
+    Slot, SlotCount,
+};
+
+use super::facts::chain;
+use super::link::{self, Place};
+
+/// Where bpffs is mounted by convention.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Names of what is pinned.
+const PINS: [&str; 6] = ["gate_in", "gate_out", "steps_in", "steps_out", "support_0", "support_1"];
+
+/// Why the gate can't do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A table is missing or refuses a row.
+    #[error("writing the gate's table {table}: {why}")]
+    Table {
+        /// Its name.
+        table: &'static str,
+        /// What the kernel said.
+        why: String,
+    },
+    /// A program was refused.
+    #[error("the gate's program {program} was refused: {why}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        why: String,
+    },
+    /// A pin can't be made.
+    #[error("pinning the gate at {}", path.display())]
+    Pin {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+fn refused<E: std::error::Error>(table: &'static str) -> impl Fn(E) -> GateError {
+    move |error| GateError::Table { table, why: chain(&error) }
+}
+
+/// Tables and links of the gate.
+pub struct Gate {
+    switch: Array<MapData, u64>,
+    banks: Array<MapData, Bank>,
+    slots: Array<MapData, Slot>,
+    slot_counts: PerCpuArray<MapData, SlotCount>,
+    counts: PerCpuArray<MapData, u64>,
+    addresses: LpmTrie<MapData, [u8; 16], AddressRow>,
+    allowed: LpmTrie<MapData, [u8; 16], AllowRow>,
+    identities: HashMap<MapData, IdentityKey, u64>,
+    limits: HashMap<MapData, weir_common::verdict::LimitKey, u64>,
+    states: Array<MapData, Row>,
+    classes: Array<MapData, Classes>,
+    masks: Array<MapData, Mask>,
+    steps: [ProgramArray<MapData>; 2],
+    step_maps: Vec<OwnedFd>,
+    links: Vec<OwnedFd>,
+    supports: Vec<OwnedFd>,
+    loaded: bool,
+    pinned: bool,
+    pins: PathBuf,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("open", &self.is_attached()).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// Takes its tables out of the object. What an agent that was killed had pinned for this cgroup is removed.
+    pub fn take(ebpf: &mut Ebpf, cgroup: &File) -> Result<Self, GateError> {
+        fn table<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, GateError> {
+            let map = ebpf.take_map(name).ok_or(GateError::Table { table: name, why: "it is missing".to_owned() })?;
+            T::try_from(map).map_err(refused(name))
+        }
+        let step_maps = ["STEPS_IN", "STEPS_OUT"].iter().filter_map(|name| super::load::fd(ebpf.map(name)?)).collect();
+        let inode = cgroup.metadata().map(|data| data.ino()).unwrap_or_default();
+        let pins = Path::new(BPFFS).join(format!("weir-{inode}"));
+        remove(&pins);
+        Ok(Self {
+            switch: table(ebpf, "SWITCH")?,
+            banks: table(ebpf, "BANKS")?,
+            slots: table(ebpf, "SLOTS_OF_RULES")?,
+            slot_counts: table(ebpf, "SLOT_COUNTS")?,
+            counts: table(ebpf, "GATE_COUNTS")?,
+            addresses: table(ebpf, "ADDRESSES")?,
+            allowed: table(ebpf, "ALLOWED")?,
+            identities: table(ebpf, "IDENTITIES")?,
+            limits: table(ebpf, "LIMITS")?,
+            states: table(ebpf, "STATES")?,
+            classes: table(ebpf, "CLASSES")?,
+            masks: table(ebpf, "MASKS")?,
+            steps: [table(ebpf, "STEPS_IN")?, table(ebpf, "STEPS_OUT")?],
+            step_maps,
+            links: Vec::new(),
+            supports: Vec::new(),
+            loaded: false,
+            pinned: false,
+            pins,
+        })
+    }
+
+    /// Keeps the link of a program that the gate does not drop right without: it outlives the agent with the gate.
+    pub(super) fn supports(&mut self, link: Option<OwnedFd>) {
+        self.supports.extend(link);
+    }
+
+    /// It is attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        !self.links.is_empty()
+    }
+
+    /// Loads its programs, where that was not done yet, and attaches it. Nothing is refused before [`Gate::activate`].
+    pub fn attach(&mut self, ebpf: &mut Ebpf, cgroup: &File) -> Result<(), GateError> {
+        if self.is_attached() {
+            return Ok(());
+        }
+        self.activate(0)?;
+        let ways = [
+            ("weir_gate_in", ["weir_stand_in", "weir_read_in", "weir_decide_in"], Place::Ingress),
+            ("weir_gate_out", ["weir_stand_out", "weir_read_out", "weir_decide_out"], Place::Egress),
+        ];
+        let mut links = Vec::new();
+        for ((entry, steps, place), to) in ways.into_iter().zip(&mut self.steps) {
+            for (index, step) in (0..).zip(steps) {
+                let fd = load(ebpf, step, self.loaded)?;
+                to.set(index, &fd, 0).map_err(refused("STEPS"))?;
+            }
+            let fd = load(ebpf, entry, self.loaded)?;
+            let link = link::create(fd.as_fd(), cgroup, place)
+                .map_err(|error| GateError::Program { program: entry, why: format!("attaching it: {error}") })?;
+            links.push(link);
+        }
+        self.loaded = true;
+        self.links = links;
+        Ok(())
+    }
+
+    /// Lets everything pass, and detaches it.
+    pub fn detach(&mut self) -> Result<(), GateError> {
+        let result = self.activate(0);
+        self.unpin();
+        self.links.clear();
+        result
+    }
+
+    /// Keeps it attached when the agent dies, so that rules with an end hold until then; or no more.
+    pub fn outlive(&mut self, on: bool) -> Result<(), GateError> {
+        if on == self.pinned || !self.is_attached() {
+            return Ok(());
+        }
+        if !on {
+            self.unpin();
+            return Ok(());
+        }
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GateError::Pin { path, source }
+        };
+        fs::create_dir_all(&self.pins).map_err(at(&self.pins))?;
+        self.pinned = true;
+        // Steps too: a map of programs is emptied when nobody holds it from outside.
+        for (object, name) in self.links.iter().chain(&self.step_maps).chain(&self.supports).zip(PINS) {
+            let path = self.pins.join(name);
+            link::pin(object.as_fd(), &path).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    fn unpin(&mut self) {
+        remove(&self.pins);
+        self.pinned = false;
+    }
+
+    /// Makes a generation count; 0: nothing is refused.
+    pub fn activate(&mut self, active: Active) -> Result<(), GateError> {
+        self.switch.set(SWITCH_ACTIVE, active, 0).map_err(refused("SWITCH"))
+    }
+
+    /// The agent lives.
+    pub fn beat(&mut self, monotonic_ns: u64) -> Result<(), GateError> {
+        self.switch.set(SWITCH_HEARTBEAT, monotonic_ns, 0).map_err(refused("SWITCH"))
+    }
+
+    /// Writes what all rules of a generation ask for.
+    pub fn bank(&mut self, active: Active, bank: Bank) -> Result<(), GateError> {
+        self.banks.set((active & 1) as u32, bank, 0).map_err(refused("BANKS"))
+    }
+
+    /// Writes a slot; its limits start anew.
+    pub fn slot(&mut self, index: u16, slot: Slot) -> Result<(), GateError> {
+        self.slots.set(index.into(), slot, 0).map_err(refused("SLOTS_OF_RULES"))
+    }
+
+    /// Writes what a client prefix selects.
+    pub fn row(&mut self, address: [u8; 16], row: &AddressRow) -> Result<(), GateError> {
+        self.addresses.insert(&Key::new(row.len, address), row, 0).map_err(refused("ADDRESSES"))
+    }
+
+    /// Removes a client prefix; one that is not there is gone already.
+    pub fn no_row(&mut self, address: [u8; 16], len: u8) -> Result<(), GateError> {
+        absent(self.addresses.remove(&Key::new(len.into(), address))).map_err(refused("ADDRESSES"))
+    }
+
+    /// Forgets every client prefix.
+    pub fn no_rows(&mut self) -> Result<(), GateError> {
+        let keys: Vec<_> = self.addresses.keys().filter_map(Result::ok).collect();
+        keys.iter().try_for_each(|key| absent(self.addresses.remove(key))).map_err(refused("ADDRESSES"))
+    }
+
+    /// Writes a compiled table into the half that its number names.
+    pub fn machine(&mut self, table: u32, rows: &[Row], classes: &Classes, masks: &[Mask]) -> Result<(), GateError> {
+        let half = table & 1;
+        for (at, row) in (half * STATES..).zip(rows) {
+            self.states.set(at, row, 0).map_err(refused("STATES"))?;
+        }
+        for (at, mask) in (half * MASKS..).zip(masks) {
+            self.masks.set(at, mask, 0).map_err(refused("MASKS"))?;
+        }
+        self.classes.set(half, classes, 0).map_err(refused("CLASSES"))
+    }
+
+    /// Puts these entries in the allow-list's place.
+    pub fn allow(&mut self, entries: &[([u8; 16], u8, AllowRow)]) -> Result<(), GateError> {
+        for (address, len, row) in entries {
+            let key = Key::new((*len).into(), *address);
+            // Counts go on.
+            let hits = self.allowed.get(&key, 0).map_or(0, |known| known.hits);
+            self.allowed.insert(&key, AllowRow { hits, ..*row }, 0).map_err(refused("ALLOWED"))?;
+        }
+        let known: Vec<_> = self.allowed.keys().filter_map(Result::ok).collect();
+        for key in known {
+            let stays =
+                entries.iter().any(|(address, len, _)| u32::from(*len) == key.prefix_len() && *address == key.data());
+            if !stays {
+                absent(self.allowed.remove(&key)).map_err(refused("ALLOWED"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the identity groups of a process, a cgroup or a task name; none: it is forgotten.
+    pub fn identity(&mut self, key: IdentityKey, groups: u64) -> Result<(), GateError> {
+        if groups == 0 { absent(self.identities.remove(&key)) } else { self.identities.insert(key, groups, 0) }
+            .map_err(refused("IDENTITIES"))
+    }
+
+    /// Forgets every identity.
+    pub fn no_identities(&mut self) -> Result<(), GateError> {
+        let keys: Vec<_> = self.identities.keys().filter_map(Result::ok).collect();
+        keys.iter().try_for_each(|key| absent(self.identities.remove(key))).map_err(refused("IDENTITIES"))
+    }
+
+    /// Forgets what a slot's limits counted.
+    pub fn no_limits(&mut self, slot: u16) -> Result<(), GateError> {
+        let keys = self.limits.keys().filter_map(Result::ok).filter(|key| key.slot == u64::from(slot));
+        let keys: Vec<_> = keys.collect();
+        keys.iter().try_for_each(|key| absent(self.limits.remove(key))).map_err(refused("LIMITS"))
+    }
+
+    /// What a slot met, since it was first written.
+    #[must_use]
+    pub fn met(&self, slot: u16) -> SlotCount {
+        let mut sum = SlotCount::default();
+        for one in self.slot_counts.get(&slot.into(), 0).iter().flat_map(|values| values.iter()) {
+            sum.connections += one.connections;
+            sum.requests += one.requests;
+            sum.watched += one.watched;
+            sum.segments += one.segments;
+        }
+        sum
+    }
+
+    /// One of its own counters, over all CPUs.
+    #[must_use]
+    pub fn count(&self, slot: GateSlot) -> u64 {
+        self.counts.get(&slot.0, 0).map_or(0, |values| values.iter().sum())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // An agent that ends in order leaves nothing behind; the links end with their descriptors.
+        if self.pinned {
+            self.unpin();
+        }
+    }
+}
+
+fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes pins; what is not there is gone already.
+fn remove(pins: &Path) {
+    for name in PINS {
+        let _ = fs::remove_file(pins.join(name));
+    }
+    let _ = fs::remove_dir(pins);
+}
+
+fn load(ebpf: &mut Ebpf, name: &'static str, loaded: bool) -> Result<aya::programs::ProgramFd, GateError> {
+    let why = |why: String| GateError::Program { program: name, why };
+    let Some(Program::CgroupSkb(program)) = ebpf.program_mut(name) else {
+        return Err(why("the object has no such program".to_owned()));
+    };
+    if !loaded {
+        match program.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => return Err(why(super::load::told(&error))),
+        }
+    }
+    program.fd().and_then(|fd| fd.try_clone().map_err(ProgramError::IOError)).map_err(|error| why(chain(&error)))
+}

@@ -1,0 +1,82 @@
+//! E5: rates, by the arithmetic of the token bucket.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use weir_tests::peers::nginx::Nginx;
+use weir_tests::wire::Wire;
+
+use super::{enforcing, from, rule};
+
+/// Each client passes its burst and then its rate, whatever the others do.
+#[test]
+fn each_client_has_its_own_rate() -> Result<()> {
+    const CLIENTS: u8 = 40;
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&[])?;
+    rule(
+        &agent,
+        "rate",
+        &["--path", "/limited", "--rate", "5/s", "--burst", "3", "--port", &nginx.port().to_string()],
+    )?;
+    let start = Instant::now();
+    let mut passed = vec![0_u32; usize::from(CLIENTS)];
+    let (mut first, mut last) = (vec![None; usize::from(CLIENTS)], vec![Duration::ZERO; usize::from(CLIENTS)]);
+    let mut sent = 0;
+    while start.elapsed() < Duration::from_secs(3) {
+        for client in 0..CLIENTS {
+            let address = IpAddr::from(Ipv4Addr::new(127, 0, 9, client + 1));
+            let mut wire = Wire::over(from(address, nginx.address())?)?;
+            let at = start.elapsed();
+            wire.send("GET /limited HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            sent += 1;
+            let n = usize::from(client);
+            first[n].get_or_insert(at);
+            last[n] = start.elapsed();
+            passed[n] += u32::from(wire.answer("GET").is_ok());
+        }
+    }
+    for client in 0..usize::from(CLIENTS) {
+        let time = last[client].saturating_sub(first[client].unwrap_or_default());
+        // Within one of what the bucket gives; a request too few where a client was not there to take its token.
+        let most = 3.0 + time.as_secs_f64() * 5.0;
+        let got = f64::from(passed[client]);
+        ensure!(
+            got <= most + 1.0 && got >= most - 2.0,
+            "client {client} passed {got} of at most {most:.1} in {time:?}"
+        );
+    }
+    let all: u32 = passed.iter().sum();
+    ensure!(sent > 2 * all, "{sent} requests are no test of {all} tokens");
+    ensure!(nginx.logged(all as usize)?.len() == all as usize, "the server's own log");
+    agent.finish()
+}
+
+/// One bucket for all clients together, and requests of one connection each take a token.
+#[test]
+fn a_rule_s_own_rate_is_one_bucket() -> Result<()> {
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&[])?;
+    rule(
+        &agent,
+        "all",
+        &["--path", "/l", "--rate", "1/m", "--burst", "7", "--per", "rule", "--port", &nginx.port().to_string()],
+    )?;
+    let mut answered = 0;
+    for client in 1..=4 {
+        let mut wire = Wire::over(from(Ipv4Addr::new(127, 0, 9, client).into(), nginx.address())?)?;
+        for _ in 0..2 {
+            if wire.send("GET /l HTTP/1.1\r\nHost: a\r\n\r\n").is_ok() && wire.answer("GET").is_ok() {
+                answered += 1;
+            }
+        }
+        // Other paths cost nothing.
+        let mut wire = Wire::over(from(Ipv4Addr::new(127, 0, 9, client).into(), nginx.address())?)?;
+        wire.send("GET /free HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        ensure!(wire.answer("GET")?.status()? == 404);
+    }
+    ensure!(answered == 7, "{answered} passed of 8");
+    ensure!(nginx.logged(11)?.len() == 11);
+    agent.finish()
+}
