@@ -44,11 +44,15 @@ pub enum Count {
     Skipped,
     /// Requests with a malformed, repeated or incomplete trace header.
     MalformedContext,
+    /// Annotations of pods that set a Resource attribute to something too long, or to too many.
+    RefusedAnnotation,
+    /// Pods, Services and addresses of the cluster that are left out because what is known of them is bounded.
+    EvictedKubernetes,
 }
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -62,6 +66,8 @@ impl Count {
         Self::EvictedConnection,
         Self::Skipped,
         Self::MalformedContext,
+        Self::RefusedAnnotation,
+        Self::EvictedKubernetes,
     ];
 
     /// Unit, stage and reason.
@@ -81,6 +87,8 @@ impl Count {
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),
+            Self::RefusedAnnotation => (Unit::Event, "ignored", "unusable_annotation"),
+            Self::EvictedKubernetes => (Unit::Event, "evicted", "kubernetes_object"),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod call;
 pub mod cgroup;
+pub mod cluster;
 pub mod collector;
 pub mod crowd;
 pub mod ledger;

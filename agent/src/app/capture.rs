@@ -76,6 +76,7 @@ impl Capture {
         }
         let (mut ticked, mut measured) = (0, 0);
         loop {
+            self.resolver.hear();
             let records = self.drain(&mut out);
             for cookie in out.foreign.drain(..) {
                 // What the map refuses goes on being watched, as if nothing had been said.
@@ -170,7 +171,7 @@ impl Capture {
         for connection in out.ended.drain(..) {
             let (ends, at) = (&connection.connection, connection.ended_at);
             let service = self.resolver.at_end_of(ends, at);
-            let peer = connection.mirror.as_ref().and_then(|mirror| self.resolver.proven(mirror, at));
+            let peer = self.resolver.peer(ends, connection.mirror.as_deref(), at);
             let unix_ns = self.clock.unix_ns(at);
             batch.ended.push(Ended { connection, service, peer, unix_ns });
         }
@@ -189,14 +190,14 @@ impl Capture {
                 let rows = rows
                     .map(|row| {
                         let service = self.resolver.at_end_of(&row.connection, now);
-                        let peer = row.mirror.as_ref().and_then(|mirror| self.resolver.proven(mirror, now));
+                        let peer = self.resolver.peer(&row.connection, row.mirror.as_deref(), now);
                         (row, service, peer)
                     })
                     .collect();
                 let _ = to.try_send(rows);
             }
             Ask::Services(to) => {
-                let _ = to.try_send((self.resolver.services().to_vec(), self.resolver.counts()));
+                let _ = to.try_send((self.resolver.services().cloned().collect(), self.resolver.counts()));
             }
             Ask::Identity(settings) => {
                 if let Err(error) = self.resolver.set(settings) {

@@ -5,6 +5,7 @@ mod capture;
 pub mod doctor;
 mod door;
 mod judge;
+mod kubernetes;
 mod memory;
 mod refusals;
 mod reload;
@@ -22,7 +23,7 @@ use crate::export::prometheus::{self, Page, Snapshot};
 use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
 use crate::flow::Worker;
 use crate::graph::{self, Graph};
-use crate::identity::{Counts, Resolver, Seen};
+use crate::identity::{Counts, Resolver, Seen, kube::Watch};
 use crate::kernel::facts::Facts;
 use crate::kernel::load::{self, Half};
 use crate::kernel::plan::{self, Unfit};
@@ -106,6 +107,7 @@ pub struct Core {
     graph: Arc<Mutex<Graph>>,
     blocks: Arc<Blocks>,
     exported: Arc<Ledger>,
+    kubernetes: Option<Watch>,
     loaded: Mutex<Loaded>,
     sources: Sources,
     log: SetLog,
@@ -131,7 +133,7 @@ impl Agent {
         // What may fail for a reason of its user's comes before anything is attached.
         let redactor = Redactor::new(&translate::redact(settings))?;
         let blocks = Arc::new(Blocks::new(settings)?);
-        let resolver = Resolver::new(translate::identity(settings))?;
+        let mut resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
         let disk = match &settings.recent.disk {
             Some((path, size)) => Some(Disk::start(path, *size, Arc::clone(&meter)).map_err(Error::Thread)?),
@@ -151,6 +153,10 @@ impl Agent {
         let half = Arc::new(Mutex::new(half));
         blocks.take(Arc::clone(&half), settings.mode);
 
+        let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
+            resolver.watch(news);
+            watch
+        });
         let bench = Bench { redactor, select: settings.select.clone(), exporter };
         let bench = Arc::new(RwLock::new(bench));
         let (asks, asked) = sync_channel(16);
@@ -195,6 +201,7 @@ impl Agent {
             graph,
             blocks,
             exported,
+            kubernetes,
             loaded: Mutex::new(loaded),
             sources,
             log,
@@ -291,7 +298,9 @@ impl Core {
     /// Facts, verdicts and blind spots.
     #[must_use]
     pub fn doctor(&self) -> doctor::Report {
-        doctor::examine(&self.facts, Some(&self.half().verdicts))
+        let mut report = doctor::examine(&self.facts, Some(&self.half().verdicts));
+        report.rows.extend(self.kubernetes.iter().flat_map(|watch| kubernetes::rows(&watch.state)));
+        report
     }
 
     fn page(self: &Arc<Self>) -> Page {

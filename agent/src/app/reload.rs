@@ -66,6 +66,7 @@ impl Core {
         for (key, changed) in [
             ("kernel", old.kernel != new.kernel),
             ("flow", old.flow != new.flow),
+            ("kubernetes", old.kubernetes != new.kubernetes),
             ("control.socket", old.socket != new.socket),
             ("prometheus.listen", old.prometheus != new.prometheus),
             ("recent.disk", old.recent.disk != new.recent.disk),

@@ -76,18 +76,23 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     ended
 }
 
+/// What is written. The Kubernetes client calls each try that fails an error; the agent says once what it means.
+fn filter(directives: &str) -> EnvFilter {
+    EnvFilter::new(format!("kube_client=off,{directives}"))
+}
+
 /// Messages go to stderr; gives what changes their level later.
 fn log(loaded: &Loaded) -> SetLog {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_target(false)
-        .with_env_filter(EnvFilter::new(&loaded.settings.log))
+        .with_env_filter(filter(&loaded.settings.log))
         .with_filter_reloading();
     let handle = builder.reload_handle();
     builder.init();
     Box::new(move |directives| {
-        if let Err(error) = handle.reload(EnvFilter::new(directives)) {
+        if let Err(error) = handle.reload(filter(directives)) {
             tracing::error!(%error, "the log level could not be changed");
         }
     })

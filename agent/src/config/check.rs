@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Place, Problem, Select,
     tree::Node,
-    written::{Breaker, Compression, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
+    written::{Breaker, Compression, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
 use crate::policy::written::WrittenRule;
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub flow: Flow,
     /// Who a process is.
     pub identity: Identity,
+    /// Pods and Services of a cluster.
+    pub kubernetes: Kubernetes,
     /// Endpoint names.
     pub routes: Routes,
     /// How TLS plaintext is read.
@@ -146,6 +148,17 @@ pub struct Identity {
     pub rules: Vec<NameRule>,
 }
 
+/// Pods and Services of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Whether they are watched.
+    pub mode: KubernetesMode,
+    /// Absolute path of a kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name; `None`: to be found.
+    pub node: Option<String>,
+}
+
 /// Endpoint names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
@@ -194,6 +207,7 @@ pub(super) fn usable(
         kernel: check.kernel(written),
         flow: check.flow(written),
         identity: check.identity(written),
+        kubernetes: check.kubernetes(written),
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),
@@ -418,6 +432,21 @@ impl Check<'_> {
             self.wrong_item("identity.rules", n, text);
         }
         Identity { processes, rules: written.identity.rules.clone() }
+    }
+
+    fn kubernetes(&mut self, written: &Written) -> Kubernetes {
+        let kubernetes = &written.kubernetes;
+        let node = &kubernetes.node;
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+        if node.len() > 253 || !node.chars().all(fits) {
+            // It becomes a part of a field selector.
+            self.wrong("kubernetes.node", "is no node's name; write small letters, digits, - and .");
+        }
+        let kubeconfig = self.absolute("kubernetes.kubeconfig", &kubernetes.kubeconfig);
+        if kubernetes.mode == KubernetesMode::Off && (kubeconfig.is_some() || !node.is_empty()) {
+            self.warn("kubernetes.mode", "is off, so that kubernetes.kubeconfig and kubernetes.node have no effect");
+        }
+        Kubernetes { mode: kubernetes.mode, kubeconfig, node: Some(node.clone()).filter(|node| !node.is_empty()) }
     }
 
     fn routes(&mut self, written: &Written) -> Routes {

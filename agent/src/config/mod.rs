@@ -15,12 +15,12 @@ mod tests;
 
 use std::{fs::File, io::Read as _, path::PathBuf};
 
-pub use check::{Flow, Identity, Kernel, Otlp, Privacy, Recent, Routes, Settings, Traces};
+pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Routes, Settings, Traces};
 pub use problem::{Place, Problem, Problems};
 pub use quantity::{Size, Time};
 pub use select::Select;
 pub use show::Effective;
-pub use written::{Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written};
+pub use written::{KubernetesMode, Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written};
 
 use tree::{Node, Value};
 

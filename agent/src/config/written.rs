@@ -32,6 +32,8 @@ pub struct Written {
     pub flow: Flow,
     /// Who a process is.
     pub identity: Identity,
+    /// Pods and Services of a cluster.
+    pub kubernetes: Kubernetes,
     /// Names of endpoints.
     pub routes: Routes,
     /// TLS.
@@ -249,6 +251,33 @@ pub struct NameRule {
     pub namespace: Option<String>,
 }
 
+/// Whether pods are named by the API server of Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KubernetesMode {
+    /// In a pod, or where a kubeconfig is given.
+    Auto,
+    /// Always: in a pod by its service account, else by a kubeconfig.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Pods and Services of a cluster: names for processes in pods of this node, and for addresses of the cluster. The
+/// account needs get, list and watch of pods, services and endpointslices (and get of replicasets and jobs, for
+/// `CronJob`s and the like); without it, or without an API server, less is named and nothing else changes.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kubernetes {
+    /// `auto`, `on` or `off`.
+    pub mode: KubernetesMode,
+    /// File that tells where the API server is, and who asks. Empty: a pod's own service account; outside of a pod,
+    /// with mode `on`, `KUBECONFIG` or `~/.kube/config`.
+    pub kubeconfig: String,
+    /// Name of this node in the cluster. Empty: the variable `NODE_NAME`, else the host's name.
+    pub node: String,
+}
+
 /// Names of endpoints.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -432,6 +461,12 @@ impl Default for Flow {
 impl Default for Identity {
     fn default() -> Self {
         Self { processes: 16_384, rules: Vec::new() }
+    }
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self { mode: KubernetesMode::Auto, kubeconfig: String::new(), node: String::new() }
     }
 }
 

@@ -4,6 +4,7 @@ mod cache;
 mod cgroup;
 mod cgroupfs;
 mod environ;
+pub mod kube;
 mod lineage;
 mod name;
 mod procfs;

@@ -3,10 +3,13 @@
 //! 1. a rule of the configuration
 //! 2. `OTEL_SERVICE_NAME`
 //! 3. `service.name` of `OTEL_RESOURCE_ATTRIBUTES`
-//! 4. the systemd unit
-//! 5. what an interpreter runs
-//! 6. the executable's file name
-//! 7. comm
+//! 4. its pod's annotation `resource.opentelemetry.io/service.name`
+//! 5. its pod's label `app.kubernetes.io/instance`, else `app.kubernetes.io/name`
+//! 6. the workload that owns its pod, else the pod
+//! 7. the systemd unit
+//! 8. what an interpreter runs
+//! 9. the executable's file name
+//! 10. comm
 //!
 //! [`Evidence`] says which one it was.
 
@@ -14,6 +17,7 @@ use std::sync::Arc;
 
 use super::cgroup::{Place, unit_name};
 use super::environ::Environ;
+use super::kube::Pod;
 use super::rules::{Rule, Subject};
 use crate::model::{Evidence, Process, Service};
 
@@ -48,17 +52,19 @@ impl Facts {
         }
     }
 
-    /// The service that these facts make, for connections that are accepted on `port`.
-    pub(super) fn service(&self, rules: &[Rule], port: Option<u16>) -> Service {
+    /// The service that these facts make in `pod`, where that is known, for connections that are accepted on `port`.
+    pub(super) fn service(&self, rules: &[Rule], port: Option<u16>, pod: Option<&Pod>) -> Service {
         let subject = self.subject(port);
         let rule = rules.iter().find(|rule| rule.when.fits(&subject));
         let (name, evidence) = match rule.and_then(|rule| rule.name.clone()) {
             Some(name) => (name, Evidence::Rule),
-            None => self.name(),
+            None => self.name(pod),
         };
         let environ = self.environ.as_ref();
-        let namespace =
-            rule.and_then(|rule| rule.namespace.clone()).or_else(|| environ?.attribute("service.namespace").cloned());
+        let namespace = rule
+            .and_then(|rule| rule.namespace.clone())
+            .or_else(|| environ?.attribute("service.namespace").cloned())
+            .or_else(|| Some(pod?.namespace.clone()));
         Service {
             name,
             namespace,
@@ -74,15 +80,16 @@ impl Facts {
             }),
             container_id: self.place.container.clone(),
             unit: self.place.unit.clone(),
-            attributes: self.attributes(),
+            attributes: self.attributes(pod),
         }
     }
 
-    fn name(&self) -> (Arc<str>, Evidence) {
+    fn name(&self, pod: Option<&Pod>) -> (Arc<str>, Evidence) {
         let environ = self.environ.as_ref();
         let unit = || self.place.unit.as_deref().and_then(unit_name);
         None.or_else(|| Some((environ?.service_name.clone()?, Evidence::OtelServiceName)))
             .or_else(|| Some((environ?.attribute("service.name").cloned()?, Evidence::OtelResourceAttributes)))
+            .or_else(|| pod.map(|pod| (pod.name.clone(), pod.evidence)))
             .or_else(|| Some((unit()?, Evidence::Unit)))
             .or_else(|| Some((self.script.clone()?, Evidence::Script)))
             .or_else(|| Some((self.executable_name.clone()?, Evidence::Executable)))
@@ -90,13 +97,21 @@ impl Facts {
             .unwrap_or_else(|| (Arc::from("unknown"), Evidence::Unknown))
     }
 
-    /// What its place proves, then what the process says of itself, but for what [`Service`] has a field for.
-    fn attributes(&self) -> Vec<(Arc<str>, Arc<str>)> {
+    /// What its place proves, then what the process says of itself, then what is said of its pod, but for what
+    /// [`Service`] has a field for.
+    fn attributes(&self, pod: Option<&Pod>) -> Vec<(Arc<str>, Arc<str>)> {
         const FIELDS: &[&str] = &["service.name", "service.namespace", "container.id"];
-        let place =
-            [("container.runtime.name", self.place.runtime.map(Arc::from)), ("k8s.pod.uid", self.place.pod.clone())];
+        let container = self.place.container.as_deref().and_then(|id| pod?.container(id).cloned());
+        let place = [
+            ("container.runtime.name", self.place.runtime.map(Arc::from)),
+            ("k8s.container.name", container),
+            // Of a static pod, the group carries another number than the pod has.
+            ("k8s.pod.uid", pod.map(|pod| pod.uid.clone()).or_else(|| self.place.pod.clone())),
+        ];
         let place = place.into_iter().filter_map(|(key, value)| Some((Arc::from(key), value?)));
+        let place = place.chain(pod.into_iter().flat_map(|pod| pod.attributes.iter().cloned()));
         let said = self.environ.iter().flat_map(|environ| environ.attributes.iter().rev().cloned());
+        let said = said.chain(pod.into_iter().flat_map(|pod| pod.said.iter().cloned()));
         let mut list: Vec<(Arc<str>, Arc<str>)> = place.chain(said).collect();
         list.retain(|(key, _)| !FIELDS.contains(&&**key) && !key.starts_with("process."));
         // Stable: of equal keys the first stays: the place's, else the one that was said last.
@@ -130,7 +145,7 @@ mod tests {
         };
         let rules = [Rule { when: When { port: Some(80), ..When::default() }, name: text("rule"), namespace: None }];
         let named = |facts: &Facts, port| {
-            let service = facts.service(&rules, port);
+            let service = facts.service(&rules, port, None);
             (service.name.to_string(), service.evidence)
         };
         assert_eq!(named(&facts, Some(80)), ("rule".into(), Evidence::Rule));
@@ -158,7 +173,7 @@ mod tests {
             place: Place { pod: text("p"), runtime: Some("docker"), container: text("c"), unit: None },
             ..Facts::default()
         };
-        let service = facts.service(&[], None);
+        let service = facts.service(&[], None, None);
         let attributes: Vec<_> = service.attributes.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(
             attributes,

@@ -68,6 +68,14 @@ impl Registry {
         Some(line)
     }
 
+    /// A process turned out to be another service's: it is listed there from now on, and a line without any is none.
+    pub(super) fn leave(&mut self, line: usize, pid: u32) {
+        if let Some(seen) = self.lines.get_mut(line) {
+            seen.processes = seen.processes.saturating_sub(1);
+            seen.pids.remove(&pid);
+        }
+    }
+
     /// Notes that a service was seen again.
     pub(super) fn touch(&mut self, line: usize, at: u64) {
         if let Some(seen) = self.lines.get_mut(line) {
@@ -77,8 +85,8 @@ impl Registry {
     }
 
     /// All lines, in the order in which they were first seen.
-    pub(super) fn lines(&self) -> &[Seen] {
-        &self.lines
+    pub(super) fn lines(&self) -> impl Iterator<Item = &Seen> {
+        self.lines.iter().filter(|seen| seen.processes > 0)
     }
 }
 
@@ -99,9 +107,21 @@ mod tests {
         assert_eq!(registry.enter(&service("a", 5), 10), Some(line));
         assert_eq!(registry.enter(&service("b", 9), 30), Some(line + 1));
         registry.touch(line, 40);
-        let seen = &registry.lines()[line];
+        let seen = &registry.lines[line];
         assert_eq!((seen.pids.iter().copied().collect::<Vec<_>>(), seen.processes), (vec![5, 7], 2));
         assert_eq!((seen.first, seen.last), (10, 40));
+    }
+
+    #[test]
+    fn a_line_that_lost_its_processes_is_not_told() {
+        let mut registry = Registry::default();
+        let line = registry.enter(&service("a", 7), 10).unwrap();
+        registry.enter(&service("b", 7), 10).unwrap();
+        registry.leave(line, 7);
+        assert_eq!(registry.lines().map(|seen| &*seen.service.name).collect::<Vec<_>>(), ["b"]);
+        registry.enter(&service("a", 8), 20).unwrap();
+        let told: Vec<_> = registry.lines().map(|seen| (&*seen.service.name, seen.processes)).collect();
+        assert_eq!(told, [("a", 1), ("b", 1)]);
     }
 
     #[test]
@@ -110,10 +130,10 @@ mod tests {
         for pid in 0..5000 {
             registry.enter(&service(&format!("s{pid}"), pid), 1);
         }
-        assert_eq!((registry.lines().len(), registry.refused), (4096, 904));
+        assert_eq!((registry.lines.len(), registry.refused), (4096, 904));
         for pid in 0..100 {
             registry.enter(&service("s0", pid), 1);
         }
-        assert_eq!((registry.lines()[0].pids.len(), registry.lines()[0].processes), (64, 101));
+        assert_eq!((registry.lines[0].pids.len(), registry.lines[0].processes), (64, 101));
     }
 }

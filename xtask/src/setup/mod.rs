@@ -6,6 +6,7 @@
 mod apt;
 mod collector;
 mod golang;
+mod kubernetes;
 mod mounts;
 mod peers;
 pub(crate) mod pins;
@@ -108,6 +109,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.extend(golang::pieces());
         pieces.extend(peers::pieces());
         pieces.extend(collector::pieces(stage));
+        pieces.extend(kubernetes::pieces());
     }
     pieces
 }

@@ -34,6 +34,9 @@ pub(crate) const DEBIAN: &[Debian] = &[
     test("python3-venv", &["python3", "-c", "import ensurepip, venv"], "Python servers and clients"),
     test("default-jdk-headless", &["javac", "-version"], "Java server and client"),
     test("openssl", &["openssl", "version"], "TLS that must not be mistaken for HTTP"),
+    test("systemd", &["systemd-socket-activate", "--help"], "opens sockets for others"),
+    test("util-linux", &["nsenter", "--version"], "pid namespaces"),
+    test("perl", &["perl", "-MIO::Socket::INET", "-e", "1"], "program that writes over its command line"),
     test("redis-server", &["redis-server", "--version"], "protocol that must not be mistaken for HTTP"),
     test("redis-tools", &["redis-benchmark", "--version"], "load for it"),
     test("postgresql", &["/usr/lib/postgresql/15/bin/postgres", "--version"], "another such protocol"),
@@ -119,6 +122,9 @@ pub(crate) const NODE: &[(&str, &str)] = &[("undici", "6.21.0")];
 
 /// The OpenTelemetry Collector's own builder.
 pub(crate) const COLLECTOR_BUILDER: (&str, &str) = ("go.opentelemetry.io/collector/cmd/builder", "v0.161.0");
+
+/// Kubernetes; all that belongs to it is pinned by the go.mod and go.sum of `tests/kubernetes/node`.
+pub(crate) const KUBERNETES: &str = "1.34.4";
 
 /// What the collector is built of.
 pub(crate) const COLLECTOR_PARTS: &str = include_str!("ocb.yaml");

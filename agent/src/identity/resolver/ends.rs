@@ -87,6 +87,9 @@ impl Resolver {
             let service = self.end(mirror, by, !server, there);
             (service.evidence != Evidence::Unknown).then_some(service)
         });
+        if exchange.peer.is_none() {
+            exchange.peer = self.book.at(connection.remote, !server).cloned();
+        }
     }
 
     /// A thread was seen to send on a connection.
@@ -100,6 +103,13 @@ impl Resolver {
     pub fn at_end_of(&mut self, connection: &Connection, at: u64) -> Arc<Service> {
         let by = self.ends.get(connection.cookie).map(|end| end.by).unwrap_or_default();
         self.end(connection, by, connection.role == model::Role::Server, at)
+    }
+
+    /// Who is at the other end of a connection: the service that uses `mirror`, where that is known, else who has its
+    /// address in the cluster.
+    pub fn peer(&mut self, connection: &Connection, mirror: Option<&Connection>, at: u64) -> Option<Arc<Service>> {
+        let proven = mirror.and_then(|mirror| self.proven(mirror, at));
+        proven.or_else(|| self.book.at(connection.remote, connection.role == model::Role::Client).cloned())
     }
 
     /// As [`Self::at_end_of`], where it is known.

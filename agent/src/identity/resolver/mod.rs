@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::mpsc::Receiver;
 use weir_common::conn::{Known, Owner};
 use weir_common::record::{Exec, Exit};
 
@@ -18,6 +19,7 @@ use super::cache::Cache;
 use super::cgroup::Place;
 use super::cgroupfs::Cgroups;
 use super::environ::clean;
+use super::kube::{Book, Change};
 use super::lineage::{Announced, Image, Lineage};
 use super::name::Facts;
 use super::registry::{Registry, Seen};
@@ -72,6 +74,7 @@ pub struct Resolver {
     groups: HashMap<u64, Arc<Service>>,
     externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
+    book: Book,
     ends: Cache<u64, End>,
     /// Listening sockets that [`look`](Self::look) found, by network namespace and port: where bound, and who held them.
     listeners: HashMap<(u64, u16), Vec<(IpAddr, Owner)>>,
@@ -98,6 +101,7 @@ impl Resolver {
             groups: HashMap::new(),
             externals: HashMap::new(),
             registry: Registry::default(),
+            book: Book::default(),
             ends: Cache::new(settings.connections),
             listeners: HashMap::new(),
             unknown: Arc::new(Service::unknown()),
@@ -118,6 +122,32 @@ impl Resolver {
             image.line = None;
         }
         Ok(())
+    }
+
+    /// Takes what is told of pods and addresses from `news`, whenever [`Self::hear`] is called.
+    pub fn watch(&mut self, news: Receiver<Change>) {
+        self.book = Book::of(news);
+    }
+
+    /// Takes what has come of pods and addresses since; never waits. Processes of pods that are told for the first
+    /// time, or otherwise than before, are named anew at their next use.
+    pub fn hear(&mut self) {
+        let renamed = self.book.hear(clock::monotonic_ns());
+        if renamed.is_empty() {
+            return;
+        }
+        self.groups.clear();
+        let Self { processes, registry, .. } = self;
+        for image in processes.values_mut().flat_map(|lineage| &mut lineage.images) {
+            let Some(facts) = &image.facts else { continue };
+            if facts.place.pod.as_ref().is_some_and(|pod| renamed.contains(pod)) {
+                if let Some(line) = image.line.take() {
+                    registry.leave(line, facts.pid);
+                }
+                image.service = None;
+                image.ports.clear();
+            }
+        }
     }
 
     /// A process replaced its image; `args` is its command line, NUL between arguments.
@@ -203,8 +233,7 @@ impl Resolver {
     }
 
     /// The services that were seen, in the order in which they were first seen.
-    #[must_use]
-    pub fn services(&self) -> &[Seen] {
+    pub fn services(&self) -> impl Iterator<Item = &Seen> {
         self.registry.lines()
     }
 
@@ -279,16 +308,20 @@ impl Resolver {
                 }
             }
         }
-        let service = self.held_since(owner, at).and_then(|since| self.named(pid, since, port));
-        let service = service.filter(|service| {
-            let name = service.process.as_ref().and_then(|process| process.executable_name.as_deref());
-            let name = if service.evidence == Evidence::Comm { Some(&*service.name) } else { name };
-            !name.is_some_and(|name| ACTIVATORS.contains(&name))
-        });
+        let since = self.held_since(owner, at).filter(|&since| !self.activates(pid, since));
+        let service = since.and_then(|since| self.named(pid, since, port));
         if service.is_none() {
             self.counts.unproven += 1;
         }
         service
+    }
+
+    /// Whether `pid` runs a program at `at` that opens sockets for others.
+    fn activates(&mut self, pid: u32, at: u64) -> bool {
+        self.learn(pid, at);
+        let facts = self.processes.get(pid).and_then(|lineage| lineage.at(at)?.facts.as_ref());
+        let name = facts.and_then(|facts| facts.executable_name.as_deref().or(facts.comm.as_deref()));
+        name.is_some_and(|name| ACTIVATORS.contains(&name))
     }
 
     /// A time at which the process that fits `owner` runs the image that answers at `at`: an image that fits, or what
@@ -325,7 +358,9 @@ impl Resolver {
         }
         self.learn(pid, at);
         let image = self.processes.get(pid)?.at(at)?;
-        let service = Arc::new(image.facts.as_ref()?.service(&self.settings.rules, port));
+        let facts = image.facts.as_ref()?;
+        let pod = facts.place.pod.as_deref().and_then(|place| self.book.pod(place));
+        let service = Arc::new(facts.service(&self.settings.rules, port, pod.map(|pod| &**pod)));
         let line = self.registry.enter(&service, at);
         match port {
             None => {
@@ -348,7 +383,8 @@ impl Resolver {
         if facts.place == Place::default() {
             return self.unknown.clone();
         }
-        let service = Arc::new(facts.service(&self.settings.rules, None));
+        let pod = facts.place.pod.as_deref().and_then(|place| self.book.pod(place));
+        let service = Arc::new(facts.service(&self.settings.rules, None, pod.map(|pod| &**pod)));
         if self.groups.len() >= GROUPS {
             self.groups.clear();
         }
