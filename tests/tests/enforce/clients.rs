@@ -143,8 +143,9 @@ fn a_client_process_is_refused_where_it_sends() -> Result<()> {
         ensure!(curl(&[&format!("http://{host}:{port}/")])? == Err(7), "{host}");
     }
     ensure!(start.elapsed() < std::time::Duration::from_secs(1));
-    let row = agent.lines(&["block", "list"])?;
-    ensure!(row.len() == 1 && row[0]["hits"] == 2, "{row:?}");
+    weir_tests::wait::until(std::time::Duration::from_secs(3), "two hits", || {
+        Ok((agent.lines(&["block", "list"])?[0]["hits"] == 2).then_some(()))
+    })?;
     ensure!(agent.say(&["block", "remove", "no-curl"])?.code == 0);
     rule(&agent, "no-path", &["--client-process", "curl", "--port", &port, "--path", "/no"])?;
     let got = curl(&[&nginx.url("/no")])?;

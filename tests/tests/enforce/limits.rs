@@ -12,7 +12,7 @@ use super::{enforcing, from, rule};
 /// Each client passes its burst and then its rate, whatever the others do.
 #[test]
 fn each_client_has_its_own_rate() -> Result<()> {
-    const CLIENTS: u8 = 40;
+    const CLIENTS: u8 = 20;
     let nginx = Nginx::plain()?;
     let agent = enforcing(&[])?;
     rule(

@@ -10,6 +10,7 @@ use super::Blocks;
 use crate::kernel::destroy::Victim;
 use crate::model::Verdict;
 use crate::policy::prefix::Prefix;
+use crate::policy::rule::Action;
 
 impl Blocks {
     /// Takes a verdict that the kernel half carried out: counts it, ends the connection where the rule asks for it, and
@@ -32,7 +33,8 @@ impl Blocks {
             return Verdict::Dropped { rule: "removed".into(), reason: "its rule was removed since".into() };
         };
         book.hits.entry(Arc::clone(&rule.id)).or_default().add(client, unix_ns);
-        if told.role == Role::SERVER.0 {
+        // A limit refuses a part of what everybody sends: that is its purpose.
+        if told.role == Role::SERVER.0 && rule.action == Action::Deny {
             book.breaker.refused(told.ends.local_port, client, &rule.id);
         }
         tracing::info!(
