@@ -1,6 +1,5 @@
 //! What the gate costs, how soon a rule counts, and what a flood of refused connections leaves of a server.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -25,7 +24,7 @@ use super::{
     table::{Budget, Report, Row},
 };
 
-/// Rules of the three measurements, each about an address.
+/// Client prefixes of the three measurements.
 const SIZES: [u32; 3] = [0, 1_000, 100_000];
 /// The server, its clients and who floods it.
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
@@ -39,20 +38,29 @@ pub(crate) fn rows(rounds: u32, time: Duration, report: &mut Report) -> Result<(
     floods(rounds, time.min(Duration::from_secs(8)), report)
 }
 
-/// A configuration in enforce mode with so many rules about addresses, none of them the load's, and one about paths where
-/// heads are to be read.
-fn configuration(rules: u32, port: u16, reads: bool) -> String {
-    let mut text = "enforce:\n  mode: enforce\n  audit: ''\n  rules:\n".to_owned();
-    for n in 0..rules {
-        // Writing to a String can't fail.
-        let address = Ipv4Addr::from(0x0b00_0000 + n * 16);
-        let _ = writeln!(text, "  - {{id: r{n}, mode: enforce, client: {{address: {address}}}}}");
+/// Addresses of one rule: as many as one may have.
+const EACH: u32 = 250;
+
+/// An agent in enforce mode with so many client prefixes, none of them the load's, and a rule about paths where heads are
+/// to be read.
+fn enforcing(prefixes: u32, port: u16, reads: bool) -> Result<Agent> {
+    let agent = Agent::start(&["log.level=warn", "enforce.audit=", "enforce.mode=enforce"])?;
+    let add = |body: serde_json::Value| -> Result<()> {
+        let (status, text) = agent::ask(&agent.socket(), "POST", "/v1/blocks", &body.to_string())?;
+        ensure!(status == 200 || status == 201, "{status} {text}");
+        Ok(())
+    };
+    for first in (0..prefixes).step_by(EACH as usize) {
+        let addresses: Vec<_> =
+            (first..prefixes.min(first + EACH)).map(|n| Ipv4Addr::from(0x0b00_0000 + n * 16)).collect();
+        add(serde_json::json!({"id": format!("r{first}"), "mode": "enforce", "client": {"address": addresses}}))?;
     }
     if reads {
-        let _ =
-            writeln!(text, "  - {{id: path, mode: enforce, force: true, server: {{port: {port}}}, path: /never}}\n");
+        add(serde_json::json!({
+            "id": "path", "mode": "enforce", "force": true, "server": {"port": port}, "path": "/never",
+        }))?;
     }
-    text
+    Ok(agent)
 }
 
 fn verdicts(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
@@ -68,7 +76,7 @@ fn verdicts(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         for (case, (size, reads)) in cases.iter().enumerate() {
             let server = load::server(false)?;
             let port = server.port();
-            let _agent = Agent::configured(Some(&configuration(*size, port, *reads)), &["log.level=warn"])?;
+            let _agent = enforcing(*size, port, *reads)?;
             let fast = load::saturate(server.address(), time)?.per_second;
             let statistics = Statistics::on()?;
             let before = cost::programs()?;
@@ -77,7 +85,7 @@ fn verdicts(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             drop(statistics);
             let gate = added.get("weir_gate_in").context("the gate did not run")?;
             let ns = gate.ns as f64 / gate.count as f64;
-            eprintln!("bench: round {} of {rounds}: {size} rules, heads read: {reads}: {ns:.0} ns a run", round + 1);
+            eprintln!("bench: round {} of {rounds}: {size} prefixes, heads read: {reads}: {ns:.0} ns a run", round + 1);
             if let (Some(each), Some(ratio)) = (each.get_mut(case), ratio.get_mut(case)) {
                 each.push(ns);
                 ratio.push(fast / monitor);
@@ -85,7 +93,7 @@ fn verdicts(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         }
     }
     for (((size, reads), each), ratio) in cases.iter().zip(each).zip(ratio) {
-        let what = format!("{size} rules about addresses{}", if *reads { ", every head read for a path" } else { "" });
+        let what = format!("{size} client prefixes{}", if *reads { ", every head read for a path" } else { "" });
         report.rows.push(Row::new(&format!("a run of weir_gate_in, {what}"), "ns", each, None));
         report.rows.push(Row::new(&format!("throughput in enforce mode / in monitor mode, {what}"), "", ratio, None));
     }
@@ -180,7 +188,7 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             attacked()?
         };
         server.rules(&format!(
-            "table ip bench {{ chain input {{ type filter hook input priority 0; ip saddr {ATTACKER} drop; }} }}"
+            "table ip bench {{\nchain input {{\ntype filter hook input priority 0\nip saddr {ATTACKER} drop\n}}\n}}"
         ))?;
         let (theirs, _) = attacked()?;
         server.run("nft", "delete table ip bench")?;
