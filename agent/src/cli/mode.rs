@@ -9,10 +9,12 @@ use super::{agent::Agent, print};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 In mode monitor, calls that a rule meets are counted and shown as would_drop; nothing is dropped.
-The mode holds until the agent ends or reads its configuration again.
+In mode enforce, rules in mode enforce drop what they meet; all others go on as before.
+The mode holds until the agent ends, or a reload brings another enforce.mode.
 
 Examples:
   weir mode
+  weir mode enforce
   weir mode monitor")]
 pub(super) struct Arguments {
     /// The node's mode from now on
