@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_skb_load_bytes};
 
 use crate::conn::{stage, staged};
 use crate::maps::SUMS;
+use crate::packet::word;
 use crate::track::field;
 use crate::{copy, knobs, packet, who};
 
@@ -14,8 +15,10 @@ use crate::{copy, knobs, packet, who};
 const LOOPBACK: u32 = 1;
 /// Bytes that are summed at a time.
 const STEP: usize = 512;
+/// Words of a step.
+const WORDS: usize = STEP / 4;
 /// Steps of the longest IP packet.
-const STEPS: u32 = 128;
+const STEPS: u32 = 127;
 /// Where in a `struct sk_buff` a field may lie.
 const REACH: u32 = 1023;
 
@@ -27,18 +30,15 @@ pub(crate) struct Sum {
     /// Where the next step starts in the packet.
     at: u32,
     reserved: u32,
-    bytes: [u64; STEP / 8],
+    words: [u32; WORDS],
 }
 
-/// Whether a received segment's checksum is wrong. The device has verified most: that costs one read, and nothing on
-/// loopback.
+/// Whether a received segment's checksum is wrong. What does not come from the wire is known by its looks, of most else
+/// the device has verified it: that costs one read.
 #[inline(always)]
 pub(crate) fn wrong(skb: *mut __sk_buff) -> bool {
-    if field!(skb, __sk_buff, ingress_ifindex) == LOOPBACK {
-        return false;
-    }
     let offsets = knobs::offsets();
-    if !knobs::known(offsets.skb_bits) {
+    if !knobs::known(offsets.skb_bits) || field!(skb, __sk_buff, ingress_ifindex) == LOOPBACK || unsummed(skb) {
         return false;
     }
     // The context is the packet's kernel structure; the bound is for the verifier.
@@ -59,17 +59,48 @@ pub(crate) fn wrong(skb: *mut __sk_buff) -> bool {
     stage!(to, total, sum);
     stage!(to, at, tcp);
     let mut step = 0;
-    while step < STEPS && staged!(to, at) < total {
-        if !add(skb, to, total) {
+    while step < STEPS && total.wrapping_sub(staged!(to, at)) >= STEP as u32 {
+        if !add(skb, to, STEP as u32) {
             return false;
         }
         step += 1;
     }
-    staged!(to, at) >= total && folded(staged!(to, total)) != 0xffff
+    let left = total.wrapping_sub(staged!(to, at));
+    if left >= STEP as u32 {
+        return false;
+    }
+    if left > 0 {
+        clear(to);
+        if !add(skb, to, left) {
+            return false;
+        }
+    }
+    folded(staged!(to, total)) != 0xffff
 }
 
-/// The sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1), and where the TCP header starts. All sums are of words
-/// as they lie: ones' complement sums do not depend on the order of bytes.
+/// Whether the checksum is that of the pseudo-header alone, as in what was sent on this machine or was joined by GRO: the
+/// device would complete it (`CHECKSUM_PARTIAL`). A damaged segment looks so once in 65 536 times, as often as it looks
+/// right.
+#[inline(always)]
+fn unsummed(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context of a cgroup_skb program.
+    let (total, data, end) = unsafe { ((*skb).len, (*skb).data as usize, (*skb).data_end as usize) };
+    if data + 40 > end {
+        return false;
+    }
+    if word!(data, 0, "u8") == 0x45 {
+        let sum = word!(data, 12, "u32") + word!(data, 16, "u32") + length(total.wrapping_sub(20));
+        return folded(sum) == word!(data, 36, "u16");
+    }
+    if data + 60 > end || word!(data, 0, "u8") >> 4 != 6 || word!(data, 6, "u8") != 6 {
+        return false;
+    }
+    let from = word!(data, 8, "u32") + word!(data, 12, "u32") + word!(data, 16, "u32") + word!(data, 20, "u32");
+    let to = word!(data, 24, "u32") + word!(data, 28, "u32") + word!(data, 32, "u32") + word!(data, 36, "u32");
+    folded(from + to + length(total.wrapping_sub(40))) == word!(data, 56, "u16")
+}
+
+/// The sum of the pseudo-header, and where the TCP header starts.
 #[inline(always)]
 fn pseudo(skb: *mut __sk_buff, total: u32) -> Option<(u64, u32)> {
     let mut words = [0u32; 10];
@@ -77,7 +108,7 @@ fn pseudo(skb: *mut __sk_buff, total: u32) -> Option<(u64, u32)> {
     if unsafe { bpf_skb_load_bytes(skb.cast(), 0, words.as_mut_ptr().cast(), 40) } != 0 {
         return None;
     }
-    let first = u32::from_le(words[0]) & 0xff;
+    let first = words[0] & 0xff;
     let (mut sum, tcp) = if first >> 4 == 4 {
         (u64::from(words[3]) + u64::from(words[4]), (first & 15) * 4)
     } else {
@@ -87,40 +118,17 @@ fn pseudo(skb: *mut __sk_buff, total: u32) -> Option<(u64, u32)> {
             sum += u64::from(words[i]);
             i += 1;
         }
-        (sum, packet::ipv6(skb, (u32::from_le(words[1]) >> 16) as u8).ok()??)
+        (sum, packet::ipv6(skb, (words[1] >> 16) as u8).ok()??)
     };
-    sum += u64::from((total.wrapping_sub(tcp) as u16).to_be()) + u64::from(6u16.to_be());
+    sum += length(total.wrapping_sub(tcp));
     Some((sum, tcp))
 }
 
-/// Adds the next bytes; false: they can't be read.
+/// The rest of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1): length and protocol. All sums are of words as they
+/// lie: ones' complement sums do not depend on the order of bytes.
 #[inline(always)]
-fn add(skb: *mut __sk_buff, to: *mut Sum, total: u32) -> bool {
-    let at = staged!(to, at);
-    let left = total.wrapping_sub(at);
-    let len = if left < STEP as u32 { left } else { STEP as u32 };
-    if len < STEP as u32 {
-        let mut i = 0;
-        while i < STEP / 8 {
-            stage!(to, bytes[i], 0);
-            i += 1;
-        }
-    }
-    // SAFETY: a field of a live map value.
-    let bytes = unsafe { (&raw mut (*to).bytes).cast() };
-    if copy::payload::<{ STEP as u32 }>(skb, at, bytes, len).is_err() {
-        return false;
-    }
-    let mut sum = staged!(to, total);
-    let mut i = 0;
-    while i < STEP / 8 {
-        let word = staged!(to, bytes[i]);
-        sum += (word & 0xffff_ffff) + (word >> 32);
-        i += 1;
-    }
-    stage!(to, total, sum);
-    stage!(to, at, at.wrapping_add(len));
-    true
+fn length(tcp: u32) -> u64 {
+    u64::from((tcp as u16).to_be()) + u64::from(6u16.to_be())
 }
 
 /// A sum in 16 bits, carries added in.
@@ -130,4 +138,50 @@ fn folded(sum: u64) -> u64 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     (sum & 0xffff) + (sum >> 16)
+}
+
+/// Fills the step with zeros.
+#[inline(always)]
+fn clear(to: *mut Sum) {
+    // SAFETY: a field of a live map value.
+    let words = unsafe { (&raw mut (*to).words).cast::<u32>() };
+    let mut i = 0usize;
+    while i < WORDS {
+        // Volatile, because the compiler would make this a call of a bytewise `memset`.
+        macro_rules! each {
+            ($($n:literal)*) => {
+                // SAFETY: `i + 15` is below `WORDS`.
+                unsafe { $(words.add(i + $n).write_volatile(0);)* }
+            };
+        }
+        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        i += 16;
+    }
+}
+
+/// Adds the next `len` bytes; false: they can't be read.
+#[inline(always)]
+fn add(skb: *mut __sk_buff, to: *mut Sum, len: u32) -> bool {
+    // SAFETY: a field of a live map value.
+    let words = unsafe { (&raw mut (*to).words).cast::<u32>() };
+    let at = staged!(to, at);
+    if copy::payload::<{ STEP as u32 }>(skb, at, words.cast(), len).is_err() {
+        return false;
+    }
+    let mut sum = staged!(to, total);
+    let mut i = 0usize;
+    while i < WORDS {
+        // As in `clear`; and the verifier counts every turn.
+        macro_rules! each {
+            ($($n:literal)*) => {
+                // SAFETY: `i + 15` is below `WORDS`.
+                unsafe { $(sum += u64::from(words.add(i + $n).read_volatile());)* }
+            };
+        }
+        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        i += 16;
+    }
+    stage!(to, total, sum);
+    stage!(to, at, at.wrapping_add(len));
+    true
 }

@@ -45,6 +45,7 @@ macro_rules! word {
         value
     }};
 }
+pub(crate) use word;
 
 /// Reads the headers. `Ok(None)`: not TCP, or nothing that Weir looks at (a pure acknowledgement).
 #[inline(always)]
