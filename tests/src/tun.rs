@@ -35,6 +35,9 @@ pub struct Weather {
     pub delay: Duration,
     /// Beside each IPv4 TCP segment with payload, two forged ones: far ahead of the stream and far behind it.
     pub forge: bool,
+    /// Before each IPv4 TCP segment with payload two that TCP drops for their checksums, saying something else: one in
+    /// its place and one behind it.
+    pub mask: bool,
 }
 
 /// What was done, all zero at the start.
@@ -50,6 +53,8 @@ pub struct Done {
     pub corrupted: AtomicU64,
     /// Segments that nobody sent.
     pub forged: AtomicU64,
+    /// Segments that nobody sent, with wrong checksums.
+    pub masks: AtomicU64,
 }
 
 /// Addresses of the link's two ends.
@@ -186,6 +191,16 @@ impl Lane {
                 self.send(forged(&packet, at, offset, text), Duration::ZERO);
             }
         }
+        if let Some(at) = payload.filter(|_| weather.mask && packet[0] >> 4 == 4) {
+            let length = packet.len() - at;
+            for (offset, text) in [(0, mask(length)), (length as u32, mask(100))] {
+                self.done.masks.fetch_add(1, Ordering::Relaxed);
+                let mut masking = forged(&packet, at, offset, &text);
+                let last = masking.len() - 1;
+                masking[last] ^= 0x15;
+                self.send(masking, Duration::ZERO);
+            }
+        }
         if self.random.is(weather.loss) {
             self.done.lost.fetch_add(1, Ordering::Relaxed);
             return;
@@ -216,6 +231,14 @@ impl Lane {
 /// What forged segments say: both would be calls if they were believed.
 const FORGED: [&[u8]; 2] =
     [b"GET /forged HTTP/1.1\r\nHost: forged\r\n\r\n", b"HTTP/1.1 599 Forged\r\nContent-Length: 0\r\n\r\n"];
+
+/// A request of this many bytes.
+fn mask(length: usize) -> Vec<u8> {
+    let (head, end) = ("GET /mask HTTP/1.1\r\nX: ", "\r\n\r\n");
+    let mut text = format!("{head}{}{end}", "m".repeat(length.saturating_sub(head.len() + end.len()))).into_bytes();
+    text.truncate(length);
+    text
+}
 
 /// Where the payload of a packet's TCP segment begins, if it has any.
 fn payload(packet: &[u8]) -> Option<usize> {
@@ -291,6 +314,7 @@ pub fn happened(weather: Weather, done: &Done) -> Result<()> {
         ("reordering", weather.reorder, &done.reordered),
         ("corruption", weather.corrupt, &done.corrupted),
         ("forgery", u64::from(weather.forge), &done.forged),
+        ("masks", u64::from(weather.mask), &done.masks),
     ] {
         ensure!(share == 0 || count.load(Ordering::Relaxed) > 0, "no {name} in {done:?}");
     }

@@ -94,7 +94,7 @@ fn over(weather: Weather, address: IpAddr) -> Result<()> {
     }
     ensure!(calls.len() == 2 * CONNECTIONS * REQUESTS, "{} calls", calls.len());
     let dropped = agent.page()?.sum("weir_messages_total", &[("reason", "checksum")]);
-    ensure!((dropped > 0.0) == (weather.corrupt > 0), "{dropped} segments with a wrong checksum");
+    ensure!((dropped > 0.0) == (weather.corrupt > 0 || weather.mask), "{dropped} segments with a wrong checksum");
     agent.finish()
 }
 
@@ -141,6 +141,11 @@ fn a9_corrupt_checksums_and_all_else() -> Result<()> {
 fn a9_all_at_once() -> Result<()> {
     let all = Weather { seed: 6, loss: 20, duplicate: 20, reorder: 20, ..Weather::default() };
     check(Weather { delay: Duration::from_millis(2), ..all })
+}
+
+#[test]
+fn a9_forged_segments_with_wrong_checksums() -> Result<()> {
+    check(Weather { seed: 12, mask: true, ..Weather::default() })
 }
 
 #[test]
