@@ -22,6 +22,12 @@ pub struct Offsets {
     pub sock_net: u32,
     /// `net.net_cookie`.
     pub net_cookie: u32,
+    /// The byte of `sk_buff` from which on `skb_summed` and `skb_valid` count bits of 32.
+    pub skb_bits: u32,
+    /// `sk_buff.ip_summed`, two bits.
+    pub skb_summed: u32,
+    /// `sk_buff.csum_valid`, a bit.
+    pub skb_valid: u32,
 }
 
 /// An offset that is not known on this kernel.
@@ -39,6 +45,9 @@ impl Offsets {
         mm_arg_end: NO_OFFSET,
         sock_net: NO_OFFSET,
         net_cookie: NO_OFFSET,
+        skb_bits: NO_OFFSET,
+        skb_summed: NO_OFFSET,
+        skb_valid: NO_OFFSET,
     };
 }
 
@@ -70,6 +79,8 @@ impl Slot {
     pub const OPENED: Self = Self(9);
     /// Connections closed.
     pub const CLOSED: Self = Self(10);
+    /// Received segments that TCP drops for their checksum: nothing in them was sent so.
+    pub const CHECKSUM: Self = Self(11);
     /// How many slots there are.
     pub const COUNT: u32 = 16;
 }

@@ -11,7 +11,7 @@ fn sizes_have_no_padding() {
     assert_eq!(size_of::<record::Segment>(), 8 + 4 + 4 + 4 + 1 + 1 + 2);
     assert_eq!(size_of::<record::Opened>(), 24 + 40 + 40 + 8 + 8 + 1 + 1 + 1 + 5 + 8);
     assert_eq!(size_of::<record::Closed>(), 24 + 40 + 40 + 16 + 4 + 4);
-    assert_eq!(size_of::<knob::Offsets>(), 9 * 4);
+    assert_eq!(size_of::<knob::Offsets>(), 12 * 4);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "an atomic add without a libcore type for it on this target")]
 
+mod checksum;
 mod conn;
 mod copy;
 mod early;

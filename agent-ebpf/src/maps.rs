@@ -13,6 +13,7 @@ use weir_common::verdict::{
     STATES as STATES_MAX, Slot as RuleSlot, SlotCount,
 };
 
+use crate::checksum::Sum;
 use crate::conn::{Conn, Stage};
 use crate::early::{Early, SLOTS};
 use crate::gate::state::Gate;
@@ -69,6 +70,11 @@ map! {
     /// What is decided about the segment that is being received. Ingress runs with soft interrupts off, so that no other
     /// ingress run comes between on the same CPU; it runs before the socket's lock, so that another CPU's may.
     STAGE: Stages, BPF_MAP_TYPE_PERCPU_ARRAY, u32, Stage, 1, 0
+}
+
+map! {
+    /// The checksum of the segment that is being received: as `STAGE`.
+    SUMS: Sums, BPF_MAP_TYPE_PERCPU_ARRAY, u32, Sum, 1, 0
 }
 
 map! {

@@ -45,6 +45,7 @@ macro_rules! word {
         value
     }};
 }
+pub(crate) use word;
 
 /// Reads the headers. `Ok(None)`: not TCP, or nothing that Weir looks at (a pure acknowledgement).
 #[inline(always)]
@@ -141,7 +142,7 @@ fn elsewhere(skb: *mut __sk_buff, total: u32) -> Result<Option<Packet>, ()> {
 
 /// Walks extension headers (RFC 8200 §4): hop-by-hop, routing, destination options; a fragment is not followed.
 #[inline(always)]
-fn ipv6(skb: *mut __sk_buff, first: u8) -> Result<Option<u32>, ()> {
+pub(crate) fn ipv6(skb: *mut __sk_buff, first: u8) -> Result<Option<u32>, ()> {
     let mut next = first;
     let mut at = 40u32;
     for _ in 0..4 {

@@ -1,11 +1,12 @@
 //! Conversations that a test writes byte by byte, played over one connection between two threads.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::call::Call;
 use crate::place;
@@ -158,6 +159,7 @@ pub fn at_both_ends(
     let from = wire.stream().local_addr()?;
     let meeting = Meeting { reached: also_reached, reaches };
     walk(wire, turns, true, size, &meeting).context("the client's side")?;
+    meeting.part()?;
     server.stop()?;
     Ok(unmapped(from))
 }
@@ -176,6 +178,16 @@ impl Meeting {
     fn meet(&self) -> Result<()> {
         self.reached.send(()).context("the other side has gone")?;
         self.reaches.recv_timeout(Duration::from_secs(20)).context("waiting for the other side")
+    }
+
+    /// Waits until the other side is done. A client that closes without waiting for anything may be done before its
+    /// connection was accepted, and a listener that ends then resets it.
+    fn part(&self) -> Result<()> {
+        match self.reaches.recv_timeout(Duration::from_secs(20)) {
+            Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => bail!("the other side does not end"),
+            Ok(()) => bail!("the other side waits"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,8 +33,11 @@ pub struct Weather {
     pub corrupt: u64,
     /// How long each packet takes.
     pub delay: Duration,
-    /// Beside each TCP segment with payload, two forged ones: far ahead of the stream and far behind it.
+    /// Beside each IPv4 TCP segment with payload, two forged ones: far ahead of the stream and far behind it.
     pub forge: bool,
+    /// Before each IPv4 TCP segment with payload two that TCP drops for their checksums, saying something else: one in
+    /// its place and one behind it.
+    pub mask: bool,
 }
 
 /// What was done, all zero at the start.
@@ -49,7 +53,18 @@ pub struct Done {
     pub corrupted: AtomicU64,
     /// Segments that nobody sent.
     pub forged: AtomicU64,
+    /// Segments that nobody sent, with wrong checksums.
+    pub masks: AtomicU64,
 }
+
+/// Addresses of the link's two ends.
+pub const ONE: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 1);
+/// As [`ONE`].
+pub const TWO: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 2);
+/// As [`ONE`].
+pub const ONE_V6: Ipv6Addr = Ipv6Addr::new(0xfd90, 0, 0, 0, 0, 0, 0, 1);
+/// As [`ONE`].
+pub const TWO_V6: Ipv6Addr = Ipv6Addr::new(0xfd90, 0, 0, 0, 0, 0, 0, 2);
 
 /// The running link.
 #[derive(Debug)]
@@ -60,9 +75,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Joins `one` (10.90.0.1) and `two` (10.90.0.2).
+    /// Joins `one` ([`ONE`], [`ONE_V6`]) and `two` ([`TWO`], [`TWO_V6`]).
     pub fn start(one: &NetNs, two: &NetNs, weather: Weather) -> Result<Self> {
-        let (left, right) = (device(one, "10.90.0.1", "10.90.0.2")?, device(two, "10.90.0.2", "10.90.0.1")?);
+        let (left, right) = (device(one, (ONE, TWO), ONE_V6)?, device(two, (TWO, ONE), TWO_V6)?);
         let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(Done::default()));
         let mut threads = Vec::new();
         for (from, to, way) in [(left.try_clone()?, right.try_clone()?, 1), (right, left, 2)] {
@@ -117,7 +132,7 @@ const IFF_TUN: u16 = 1;
 const IFF_NO_PI: u16 = 0x1000;
 
 /// A TUN device `tun0` inside a namespace.
-fn device(netns: &NetNs, address: &str, peer: &str) -> Result<File> {
+fn device(netns: &NetNs, v4: (Ipv4Addr, Ipv4Addr), v6: Ipv6Addr) -> Result<File> {
     let file = netns.inside(|| {
         let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open("/dev/net/tun")?;
@@ -128,7 +143,8 @@ fn device(netns: &NetNs, address: &str, peer: &str) -> Result<File> {
         unsafe { ioctl(&file, Setter::<{ TUNSETIFF as _ }, Request>::new(request)) }.context("making a TUN device")?;
         Ok(file)
     })?;
-    netns.ip(&format!("addr add {address} peer {peer} dev tun0"))?;
+    netns.ip(&format!("addr add {} peer {} dev tun0", v4.0, v4.1))?;
+    netns.ip(&format!("-6 addr add {v6}/64 dev tun0 nodad"))?;
     netns.ip("link set dev tun0 up")?;
     Ok(file)
 }
@@ -169,10 +185,20 @@ impl Lane {
     fn take(&mut self, mut packet: Vec<u8>) {
         let weather = self.weather;
         let payload = payload(&packet);
-        if let Some(at) = payload.filter(|_| weather.forge) {
+        if let Some(at) = payload.filter(|_| weather.forge && packet[0] >> 4 == 4) {
             for (offset, text) in [(0x2000_0000_u32, FORGED[0]), (0_u32.wrapping_sub(0x10_0000), FORGED[1])] {
                 self.done.forged.fetch_add(1, Ordering::Relaxed);
                 self.send(forged(&packet, at, offset, text), Duration::ZERO);
+            }
+        }
+        if let Some(at) = payload.filter(|_| weather.mask && packet[0] >> 4 == 4) {
+            let length = packet.len() - at;
+            for (offset, text) in [(0, mask(length)), (length as u32, mask(100))] {
+                self.done.masks.fetch_add(1, Ordering::Relaxed);
+                let mut masking = forged(&packet, at, offset, &text);
+                let last = masking.len() - 1;
+                masking[last] ^= 0x15;
+                self.send(masking, Duration::ZERO);
             }
         }
         if self.random.is(weather.loss) {
@@ -206,10 +232,20 @@ impl Lane {
 const FORGED: [&[u8]; 2] =
     [b"GET /forged HTTP/1.1\r\nHost: forged\r\n\r\n", b"HTTP/1.1 599 Forged\r\nContent-Length: 0\r\n\r\n"];
 
-/// Where the payload of an IPv4 packet's TCP segment begins, if it has any.
+/// A request of this many bytes.
+fn mask(length: usize) -> Vec<u8> {
+    let (head, end) = ("GET /mask HTTP/1.1\r\nX: ", "\r\n\r\n");
+    let mut text = format!("{head}{}{end}", "m".repeat(length.saturating_sub(head.len() + end.len()))).into_bytes();
+    text.truncate(length);
+    text
+}
+
+/// Where the payload of a packet's TCP segment begins, if it has any.
 fn payload(packet: &[u8]) -> Option<usize> {
-    let header = usize::from(packet.first()? & 15) * 4;
-    if packet.first()? >> 4 != 4 || *packet.get(9)? != 6 {
+    let first = packet.first()?;
+    let (header, protocol) =
+        if first >> 4 == 4 { (usize::from(first & 15) * 4, packet.get(9)?) } else { (40, packet.get(6)?) };
+    if *protocol != 6 {
         return None;
     }
     let at = header + usize::from(packet.get(header + 12)? >> 4) * 4;
@@ -278,6 +314,7 @@ pub fn happened(weather: Weather, done: &Done) -> Result<()> {
         ("reordering", weather.reorder, &done.reordered),
         ("corruption", weather.corrupt, &done.corrupted),
         ("forgery", u64::from(weather.forge), &done.forged),
+        ("masks", u64::from(weather.mask), &done.masks),
     ] {
         ensure!(share == 0 || count.load(Ordering::Relaxed) > 0, "no {name} in {done:?}");
     }

@@ -234,7 +234,8 @@ impl Server {
         self.address.port()
     }
 
-    /// Ends it once all its connections have ended; fails with what went wrong in any of them.
+    /// Ends it once all connections that it has accepted have ended; fails with what went wrong in any of them. The
+    /// kernel resets those that still wait to be accepted.
     pub fn stop(mut self) -> Result<()> {
         let failed = self.end()?;
         ensure!(failed.is_empty(), "the server's side: {}", failed.join("; "));

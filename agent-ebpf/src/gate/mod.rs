@@ -21,7 +21,7 @@ use weir_common::verdict::{Bank, GateSlot, SLOT_RESET, SWITCH_ACTIVE, Slot, Stan
 use crate::conn::{stage, staged};
 use crate::maps::{BANKS, GATE_SCRATCH, SLOTS_OF_RULES};
 use crate::packet::{self, Packet, SYN};
-use crate::{knobs, track};
+use crate::{checksum, knobs, track};
 use read::{Step, go};
 use state::Gate;
 use table::Met;
@@ -96,6 +96,10 @@ fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, p
     if standing != Standing::READ.0 {
         // What is not read now can't be read on later.
         stage!(gate, synced, 0);
+        return PASS;
+    }
+    if way == Way::IN && checksum::wrong(skb) {
+        // TCP drops it. Read, it would stand for the one that comes in its place.
         return PASS;
     }
     if !state::lock(gate) {

@@ -14,7 +14,7 @@ use crate::framing::{self, like};
 use crate::packet::{self, FIN, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
-use crate::{copy, early, emit, who};
+use crate::{checksum, copy, early, emit, who};
 
 /// Bytes of an answer that are kept whole after a request that was longer than what is held.
 const WIDE: u32 = 256 << 10;
@@ -60,14 +60,21 @@ fn segment(skb: *mut __sk_buff, way: Way) -> i32 {
     if sk.is_null() {
         return PASS;
     }
-    if let Some(conn) = track::connection(skb, sk) {
+    let conn = track::connection(skb, sk);
+    let ignored = matches!(&conn, Some(conn) if conn.framing == Framing::IGNORE.0);
+    let payload = way == Way::IN && packet.len != 0;
+    if payload && !ignored && checksum::wrong(skb) {
+        count(Slot::CHECKSUM, 1);
+        return PASS;
+    }
+    if let Some(conn) = conn {
         if packet.flags & RST != 0 {
             conn.reset_by = way.0 + 1;
         }
-        if conn.framing != Framing::IGNORE.0 {
+        if !ignored {
             watched(skb, sk, conn, way, &packet);
         }
-    } else if way == Way::IN && packet.len != 0 {
+    } else if payload {
         early::keep(skb, &packet);
     }
     PASS

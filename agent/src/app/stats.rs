@@ -61,13 +61,14 @@ impl Core {
         let delivered = self.meter.get(Count::Delivered);
         let mut rows = vec![
             Row { stage: "filtered", reason: "duplicate", count: kernel(Slot::DUPLICATE) },
+            Row { stage: "filtered", reason: "checksum", count: kernel(Slot::CHECKSUM) },
             Row { stage: "lost", reason: "ring_full", count: kernel(Slot::LOST_RING) },
             Row { stage: "lost", reason: "unreadable", count: kernel(Slot::LOST_UNREADABLE) },
         ];
         let late = rows_of(&self.meter, Unit::Segment).filter(|row| row.stage == "lost");
         rows.extend(late);
         let after: u64 = [Count::LostUnannounced, Count::LostReorder].map(|count| self.meter.get(count)).iter().sum();
-        let seen = kernel(Slot::SEEN) + kernel(Slot::DUPLICATE);
+        let seen = kernel(Slot::SEEN) + kernel(Slot::DUPLICATE) + kernel(Slot::CHECKSUM);
         rows.insert(0, Row { stage: "delivered", reason: "", count: delivered.saturating_sub(after) });
         rows.insert(0, Row { stage: "seen", reason: "", count: seen });
         rows

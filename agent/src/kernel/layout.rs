@@ -92,7 +92,7 @@ impl<'a> Btf<'a> {
         std::str::from_utf8(rest.get(..end)?).ok()
     }
 
-    /// Byte offset of a member, also inside anonymous structures and unions, and the type that it has.
+    /// Bit offset of a member, also inside anonymous structures and unions, and the type that it has.
     fn member(&self, id: u32, name: &str) -> Option<(u32, u32)> {
         let at = *self.starts.get(id as usize)?;
         let info = u32_at(self.types, at + 4)?;
@@ -107,7 +107,7 @@ impl<'a> Btf<'a> {
             let row = at + 12 + member * 12;
             let (own, kind) = (self.string(u32_at(self.types, row)?)?, u32_at(self.types, row + 4)?);
             let bits = u32_at(self.types, row + 8)?;
-            let offset = if bitfields { bits & 0x00ff_ffff } else { bits } / 8;
+            let offset = if bitfields { bits & 0x00ff_ffff } else { bits };
             if own == name {
                 return Some((offset, kind));
             }
@@ -120,8 +120,8 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// Byte offset of `path` in a structure.
-    fn offset(&self, name: &str, path: &[&str]) -> Option<u32> {
+    /// Bit offset of `path` in a structure.
+    fn bit(&self, name: &str, path: &[&str]) -> Option<u32> {
         let mut id = *self.structs.get(name)?;
         let mut sum = 0;
         for part in path {
@@ -131,6 +131,20 @@ impl<'a> Btf<'a> {
         }
         Some(sum)
     }
+
+    /// Byte offset of `path` in a structure.
+    fn offset(&self, name: &str, path: &[&str]) -> Option<u32> {
+        self.bit(name, path).map(|bit| bit / 8)
+    }
+
+    /// Where a packet says whether its checksum was verified: a byte of it, and the places of `ip_summed` and
+    /// `csum_valid` in the 32 bits from there.
+    fn summed(&self) -> Option<[u32; 3]> {
+        let (summed, valid) = (self.bit("sk_buff", &["ip_summed"])?, self.bit("sk_buff", &["csum_valid"])?);
+        let byte = summed.min(valid) / 8;
+        let within = |bit: u32| Some(bit - byte * 8).filter(|bit| *bit < 31);
+        Some([byte, within(summed)?, within(valid)?])
+    }
 }
 
 /// Reads the offsets that the kernel half wants. A member that this kernel lacks stays [`NO_OFFSET`].
@@ -139,6 +153,7 @@ pub fn read(path: &Path) -> Result<Offsets, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: name(), source })?;
     let btf = Btf::parse(&bytes).map_err(|what| Error::Malformed { path: name(), what })?;
     let offset = |name, path: &[&str]| btf.offset(name, path).unwrap_or(NO_OFFSET);
+    let [skb_bits, skb_summed, skb_valid] = btf.summed().unwrap_or([NO_OFFSET; 3]);
     Ok(Offsets {
         sock_owned: offset("sock", &["sk_lock", "owned"]),
         task_tgid: offset("task_struct", &["tgid"]),
@@ -150,6 +165,9 @@ pub fn read(path: &Path) -> Result<Offsets, Error> {
         // `possible_net_t` holds nothing but the pointer.
         sock_net: offset("sock", &["__sk_common", "skc_net"]),
         net_cookie: offset("net", &["net_cookie"]),
+        skb_bits,
+        skb_summed,
+        skb_valid,
     })
 }
 
@@ -165,6 +183,7 @@ mod tests {
         }
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);
         assert_eq!(offsets.mm_arg_end, offsets.mm_arg_start + 8);
+        assert!(offsets.skb_bits < 1024 && offsets.skb_summed < 31 && offsets.skb_valid < 31, "{offsets:?}");
     }
 
     #[test]

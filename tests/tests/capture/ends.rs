@@ -59,6 +59,15 @@ fn cases() -> Vec<Case> {
             partial("POST", "/x", None, (5, None), "client_aborted", "client_aborted"),
         ),
         Case::turns(
+            "the server resets in a request's head",
+            vec![client("POST /x HTTP/1.1\r\nHost: x\r\nContent-"), Turn::ServerResets],
+            Row {
+                request: None,
+                truncated: true,
+                ..partial("POST", "/x", None, (0, None), "reset", "connection_reset")
+            },
+        ),
+        Case::turns(
             "the client has finished, and is answered",
             vec![get(), Turn::ClientFinishes, server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")],
             Row::new("GET", "/x", 200, 0, 2),
@@ -80,9 +89,10 @@ fn cases() -> Vec<Case> {
 fn a5_each_end_has_its_word() -> Result<()> {
     let agent = Agent::start(&["privacy.level=standard"])?;
     let mut played = Vec::new();
-    for case in cases() {
-        let size = usize::MAX;
-        played.push((play(&case.turns, size)?, size, case));
+    for size in [usize::MAX, 7, 1] {
+        for case in cases() {
+            played.push((play(&case.turns, size)?, size, case));
+        }
     }
     let ports: Vec<u16> = played.iter().map(|(port, ..)| *port).collect();
     let calls = agent.calls(&ports, 2 * played.len())?;

@@ -1,6 +1,6 @@
 //! A9: a bad link, and segments that nobody sent.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
@@ -8,43 +8,70 @@ use anyhow::{Result, anyhow, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::netns::NetNs;
 use weir_tests::truth::{Row, Sides};
-use weir_tests::tun::{Relay, Weather, happened};
+use weir_tests::tun::{Relay, TWO, TWO_V6, Weather, happened};
 use weir_tests::wire::{Server, Wire};
 
 const CONNECTIONS: usize = 4;
 const REQUESTS: usize = 60;
 
-/// Sizes of request and response of a connection's n-th call: small ones, and some of many segments.
-fn sizes(nth: usize) -> (usize, usize) {
-    (if nth % 7 == 3 { 20_000 } else { nth }, if nth % 5 == 2 { 40_000 } else { nth * 3 })
+/// A connection's n-th call: small ones, and some of many segments; requests of one segment, and of more.
+struct Ask {
+    method: &'static str,
+    path: String,
+    status: u16,
+    up: usize,
+    down: usize,
 }
 
-fn row(nth: usize) -> Row {
-    let (up, down) = sizes(nth);
-    Row::new("POST", &format!("/bad/{nth}"), 200, up as u64, down as u64)
+impl Ask {
+    fn nth(nth: usize) -> Self {
+        let up = if nth % 7 == 3 { 20_000 } else { nth * (nth % 2) };
+        Self {
+            method: if up == 0 { "GET" } else { "POST" },
+            path: format!("/bad/{nth}"),
+            status: [200, 201, 404][nth % 3],
+            up,
+            down: if nth % 5 == 2 { 40_000 } else { nth * 3 },
+        }
+    }
+
+    fn head(&self) -> String {
+        let Self { method, path, status, up, down } = self;
+        let length = if *up == 0 { String::new() } else { format!("Content-Length: {up}\r\n") };
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{length}X-Status: {status}\r\nX-Down: {down}\r\n\r\n")
+    }
+
+    fn row(&self) -> Row {
+        Row::new(self.method, &self.path, self.status, self.up as u64, self.down as u64)
+    }
 }
 
 /// One connection's calls, each answer checked byte by byte.
 fn load(address: SocketAddr) -> Result<u16> {
     let mut wire = Wire::connect(address)?;
     for nth in 0..REQUESTS {
-        let (up, down) = sizes(nth);
-        wire.send(format!("POST /bad/{nth} HTTP/1.1\r\nHost: x\r\nContent-Length: {up}\r\nX-Down: {down}\r\n\r\n"))?;
-        wire.send("u".repeat(up))?;
-        let answer = wire.answer("POST")?;
-        ensure!(answer.status()? == 200 && answer.body == "d".repeat(down).into_bytes(), "call {nth}");
+        let ask = Ask::nth(nth);
+        wire.send(ask.head())?;
+        wire.send("u".repeat(ask.up))?;
+        let answer = wire.answer(ask.method)?;
+        ensure!(answer.status()? == ask.status && answer.body == "d".repeat(ask.down).into_bytes(), "call {nth}");
     }
     wire.port()
 }
 
 fn check(weather: Weather) -> Result<()> {
+    over(weather, IpAddr::V4(TWO))
+}
+
+fn over(weather: Weather, address: IpAddr) -> Result<()> {
     let (one, two) = (NetNs::new("one")?, NetNs::new("two")?);
     let relay = Relay::start(&one, &two, weather)?;
-    let listener = two.inside(|| Ok(TcpListener::bind(("10.90.0.2", 0))?))?;
+    let listener = two.inside(|| Ok(TcpListener::bind((address, 0))?))?;
     let server = Server::on(listener, |mut wire| {
         while let Some(request) = wire.request()? {
             let down: usize = request.header("x-down").unwrap_or_default().parse()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {down}\r\n\r\n{}", "d".repeat(down)))?;
+            let status = request.header("x-status").unwrap_or_default();
+            wire.send(format!("HTTP/1.1 {status} X\r\nContent-Length: {down}\r\n\r\n{}", "d".repeat(down)))?;
         }
         Ok(())
     })?;
@@ -59,13 +86,15 @@ fn check(weather: Weather) -> Result<()> {
     })?;
     server.stop()?;
     happened(weather, relay.done())?;
-    let rows: Vec<Row> = (0..REQUESTS).map(row).collect();
+    let rows: Vec<Row> = (0..REQUESTS).map(|nth| Ask::nth(nth).row()).collect();
     let calls = agent.calls(&[address.port()], 2 * CONNECTIONS * REQUESTS)?;
     for port in &ports {
         let of_one = calls.iter().filter(|call| call.client().port() == *port).cloned().collect();
         Sides::of(of_one).are(&rows)?;
     }
     ensure!(calls.len() == 2 * CONNECTIONS * REQUESTS, "{} calls", calls.len());
+    let dropped = agent.page()?.sum("weir_messages_total", &[("reason", "checksum")]);
+    ensure!((dropped > 0.0) == (weather.corrupt > 0 || weather.mask), "{dropped} segments with a wrong checksum");
     agent.finish()
 }
 
@@ -90,10 +119,33 @@ fn a9_reordering() -> Result<()> {
     check(Weather { seed: 4, reorder: 100, delay: Duration::from_millis(1), ..Weather::default() })
 }
 
+/// Segments that TCP drops for their checksum behind the hook, and that come again.
+#[test]
+fn a9_corrupt_checksums() -> Result<()> {
+    check(Weather { seed: 8, corrupt: 10, ..Weather::default() })?;
+    check(Weather { seed: 9, corrupt: 100, ..Weather::default() })
+}
+
+#[test]
+fn a9_corrupt_checksums_of_ipv6() -> Result<()> {
+    over(Weather { seed: 10, corrupt: 50, ..Weather::default() }, IpAddr::V6(TWO_V6))
+}
+
+#[test]
+fn a9_corrupt_checksums_and_all_else() -> Result<()> {
+    let all = Weather { seed: 11, corrupt: 30, loss: 10, duplicate: 20, reorder: 20, ..Weather::default() };
+    check(Weather { delay: Duration::from_millis(1), ..all })
+}
+
 #[test]
 fn a9_all_at_once() -> Result<()> {
     let all = Weather { seed: 6, loss: 20, duplicate: 20, reorder: 20, ..Weather::default() };
     check(Weather { delay: Duration::from_millis(2), ..all })
+}
+
+#[test]
+fn a9_forged_segments_with_wrong_checksums() -> Result<()> {
+    check(Weather { seed: 12, mask: true, ..Weather::default() })
 }
 
 #[test]

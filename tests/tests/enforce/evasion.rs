@@ -1,11 +1,15 @@
 //! E2: the same request in other clothes. nginx is the judge of what a request is.
 
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use weir_tests::netns::NetNs;
 use weir_tests::peers::nginx::{Nginx, Setup};
-use weir_tests::wire::Wire;
+use weir_tests::tun::{Relay, TWO, Weather, happened};
+use weir_tests::wire::{Server, Wire};
 
 use super::{enforcing, rule};
 
@@ -157,6 +161,46 @@ fn no_place_on_a_connection_slips_past() -> Result<()> {
     if let Some(line) = whole.iter().find(|line| line.target.contains("admin")) {
         bail!("the server saw {line:?}");
     }
+    agent.finish()
+}
+
+/// Segments that TCP drops for their checksums neither stand for the request that comes in their place nor move what is
+/// read past it.
+#[test]
+fn no_wrong_checksum_slips_a_request_past() -> Result<()> {
+    let weather = Weather { mask: true, ..Weather::default() };
+    let (one, two) = (NetNs::new("one")?, NetNs::new("two")?);
+    let relay = Relay::start(&one, &two, weather)?;
+    let listener = two.inside(|| Ok(TcpListener::bind((TWO, 0))?))?;
+    let (served, serves) = mpsc::channel();
+    let server = Server::on(listener, move |mut wire| {
+        while let Some(request) = wire.request()? {
+            served.send(request.start())?;
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    })?;
+    let agent = enforcing(&[])?;
+    rule(&agent, "admin", &["--path", "/admin", "--port", &server.port().to_string()])?;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\n{HOST}X: {}\r\n\r\n", "x".repeat(80));
+    one.inside(|| {
+        for before in [0, 1, 3] {
+            let mut wire = Wire::connect(server.address())?;
+            for _ in 0..before {
+                wire.send(get("/good"))?;
+                ensure!(wire.answer("GET")?.status()? == 200);
+            }
+            wire.send(get("/admin"))?;
+            // Retransmissions come after 200, 600 and 1400 ms.
+            wire.stream().set_read_timeout(Some(Duration::from_secs(2)))?;
+            ensure!(wire.answer("GET").is_err(), "behind {before} good ones, it was answered");
+            wire.reset()?;
+        }
+        Ok(())
+    })?;
+    happened(weather, relay.done())?;
+    let starts: Vec<String> = serves.try_iter().collect();
+    ensure!(starts == ["GET /good HTTP/1.1"; 4], "the server saw {starts:?}");
     agent.finish()
 }
 
