@@ -108,13 +108,18 @@ impl Capture {
 
     fn drain(&mut self, out: &mut Output) -> usize {
         let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, .. } = self;
-        if blocks.identities(known) && known.is_wanted() {
-            for (pid, service) in resolver.processes(clock::monotonic_ns()) {
+        if blocks.identities(known) {
+            // Where no rule names an identity there is nobody to tell.
+            let now = clock::monotonic_ns();
+            let processes = if known.is_wanted() { resolver.processes(now) } else { Vec::new() };
+            let listening = if known.is_wanted() { resolver.listening(now) } else { Vec::new() };
+            for (pid, service) in processes {
                 blocks.process(known, pid, &service);
             }
-            for (place, service) in resolver.listening(clock::monotonic_ns()) {
+            for (place, service) in listening {
                 blocks.listener(known, place, &service);
             }
+            blocks.told(known);
         }
         let mut segments = 0;
         let records = reader.drain(meter, |event| {

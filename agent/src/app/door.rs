@@ -170,6 +170,9 @@ impl Backend for Door {
             Change::Remove(id) => blocks.remove(who, &id),
             Change::Mode(mode) => blocks.set_mode(who, &mode),
         };
+        if made.is_ok() {
+            blocks.settle();
+        }
         made.map_err(|refused| not_made(&refused))
     }
 

@@ -3,10 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Blocks;
 use crate::model::Service;
 use crate::policy::rule::Who;
+
+/// How long a change waits for the capturing thread.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// What the capturing thread keeps: the identities that rules name, and the groups of the processes that have some.
 #[derive(Debug, Default)]
@@ -40,6 +45,28 @@ impl Blocks {
         known.groups =
             if book.enforces() { book.set.groups().map(|(bit, who)| (bit, who.clone())).collect() } else { Vec::new() };
         true
+    }
+
+    /// Every process and listener was told since the identities changed.
+    pub(in crate::app) fn told(&self, known: &Known) {
+        self.told.store(known.version, Ordering::Release);
+    }
+
+    /// Waits until a change of the rules counts for the processes that are known, 2 s at most: who asked for a rule that
+    /// names one may rely on it. Not to be called by the capturing thread, which tells them.
+    pub(in crate::app) fn settle(&self) {
+        let (wanted, any) = {
+            let book = self.book();
+            (self.identities.load(Ordering::Acquire), book.enforces() && book.set.groups().next().is_some())
+        };
+        let end = Instant::now() + SETTLE;
+        while any && self.told.load(Ordering::Acquire) < wanted {
+            if Instant::now() >= end {
+                tracing::warn!("rules that name identities may not meet all processes yet");
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A process is of this service.

@@ -181,6 +181,8 @@ pub(super) struct Blocks {
     any: AtomicBool,
     /// Counts up whenever the identities that rules name may have changed.
     identities: AtomicU64,
+    /// Up to which of these the capturing thread told them to the kernel half.
+    told: AtomicU64,
     destroyer: Option<Destroyer>,
 }
 
@@ -198,8 +200,13 @@ impl Blocks {
         if let Err(error) = &destroyer {
             tracing::warn!(%error, "refused connections are not ended; what they send is dropped");
         }
-        let blocks =
-            Self { book: Mutex::new(book), any: false.into(), identities: 0.into(), destroyer: destroyer.ok() };
+        let blocks = Self {
+            book: Mutex::new(book),
+            any: false.into(),
+            identities: 0.into(),
+            told: 0.into(),
+            destroyer: destroyer.ok(),
+        };
         blocks.configure(settings)?;
         Ok(blocks)
     }
