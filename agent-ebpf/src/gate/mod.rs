@@ -75,7 +75,12 @@ pub(crate) fn admit(skb: *mut __sk_buff, way: Way) -> i32 {
         table::count(GateSlot::NO_STORAGE);
         return PASS;
     }
-    if stand::is_over(gate, active) {
+    let over = stand::is_over(gate, active);
+    if way == Way::IN && (over || staged!(gate, standing) == Standing::READ.0) && checksum::wrong(skb) {
+        // TCP drops it. Read, it would stand for the one that comes in its place.
+        return PASS;
+    }
+    if over {
         stage!(gate, begun, 0);
         go(skb, way, Step::Stand);
         table::count(GateSlot::DAMAGED);
@@ -96,10 +101,6 @@ fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, p
     if standing != Standing::READ.0 {
         // What is not read now can't be read on later.
         stage!(gate, synced, 0);
-        return PASS;
-    }
-    if way == Way::IN && checksum::wrong(skb) {
-        // TCP drops it. Read, it would stand for the one that comes in its place.
         return PASS;
     }
     if !state::lock(gate) {
