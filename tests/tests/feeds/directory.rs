@@ -1,7 +1,7 @@
 //! The folder of rules.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::peers::nginx::Nginx;
 use weir_tests::place::Scratch;
+use weir_tests::wait;
 
 use super::{ids, logged, not_removed, until_refused, until_source};
 
@@ -74,6 +75,21 @@ fn files_are_followed() -> Result<()> {
     until_refused(&nginx, "127.0.7.7", false)?;
     until_refused(&nginx, "127.0.6.7", true)?;
     ensure!(ids(&agent)? == ["b"]);
+    // Behind a link nothing is noticed, and yet it is seen.
+    let outside = Scratch::new("outside")?;
+    let target = outside.write("target", rule("link", "127.0.10.0/24", &nginx))?;
+    symlink(&target, folder.join("link.yaml"))?;
+    until_refused(&nginx, "127.0.10.7", true)?;
+    outside.write("target", rule("link", "127.0.11.0/24", &nginx))?;
+    wait::until(Duration::from_secs(12), "a look", || Ok(super::get(&nginx, "127.0.11.7")?.is_err().then_some(())))?;
+    // What others than root may write makes no rules.
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o666))?;
+    folder.write("b.yml", rule("b", "127.0.12.0/24", &nginx))?;
+    until_source(&agent, "directory", "a refusal", |told| told["errors"]["unsafe"].is_u64())?;
+    until_refused(&nginx, "127.0.12.7", false)?;
+    folder.write("b.yml", rule("b", "127.0.6.0/24", &nginx))?;
+    fs::remove_file(folder.join("link.yaml"))?;
+    until_source(&agent, "directory", "order", |told| told["last_error"].is_null())?;
     // The folder goes with all its files: that is no empty folder.
     fs::rename(folder.path(), folder.path().with_extension("away"))?;
     std::thread::sleep(Duration::from_millis(500));

@@ -117,6 +117,10 @@ fn look(folder: &Path) -> Result<(BTreeMap<PathBuf, Version>, bool), Trouble> {
         if !data.is_file() {
             continue;
         }
+        if !is_ours(&data) {
+            let text = format!("{}: others may change it; it must be root's or the agent's own", path.display());
+            return Err(Trouble::new("unsafe", text));
+        }
         bytes += data.len();
         young |= is_young(&data);
         found.insert(path, (data.dev(), data.ino(), data.len(), data.mtime(), data.mtime_nsec()));
@@ -126,6 +130,13 @@ fn look(folder: &Path) -> Result<(BTreeMap<PathBuf, Version>, bool), Trouble> {
         return Err(Trouble::new("too_large", text));
     }
     Ok((found, young))
+}
+
+/// Only root and the agent's own account can have written it. The folder may be open to all, as a ConfigMap's is.
+fn is_ours(data: &Metadata) -> bool {
+    // SAFETY: no arguments, and it can't fail.
+    let own = unsafe { libc::geteuid() };
+    (data.uid() == 0 || data.uid() == own) && data.mode() & 0o002 == 0
 }
 
 fn is_young(data: &Metadata) -> bool {

@@ -47,19 +47,14 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// For URLs like this one.
+    /// For URLs like this one: of the system's certificates one must vouch for an `https` server.
     pub(super) fn new(url: &str) -> Result<Self, Trouble> {
-        let wrong = |error: &dyn std::fmt::Display| Trouble::new("tls", error.to_string());
-        let provider = rustls::crypto::ring::default_provider();
-        let config = rustls::ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(&error))?;
-        let config = if url.starts_with("https") {
-            config.with_native_roots().map_err(|error| wrong(&error))?.with_no_client_auth()
-        } else {
-            // Not used; one that trusts nobody.
-            config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
-        };
+        let none = || Some(rustls::RootCertStore::empty());
+        let config = if url.starts_with("https:") { trusting(None) } else { trusting(none()) };
+        Ok(Self::over(config.map_err(|why| Trouble::new("tls", why))?))
+    }
+
+    pub(super) fn over(config: rustls::ClientConfig) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(TIMEOUT));
@@ -69,7 +64,7 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
             .build(connector);
-        Ok(Self { client })
+        Self { client }
     }
 
     /// Gets a list, unless it is as it was. `secret`: a header and its value.
@@ -108,6 +103,19 @@ impl Http {
         })?;
         answer(response).await
     }
+}
+
+/// TLS that trusts these certificates; `None`: the system's (`SSL_CERT_FILE` names others).
+pub(super) fn trusting(roots: Option<rustls::RootCertStore>) -> Result<rustls::ClientConfig, String> {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(match roots {
+        Some(roots) => config.with_root_certificates(roots),
+        None => config.with_native_roots().map_err(|error| format!("system roots: {error}"))?,
+    }
+    .with_no_client_auth())
 }
 
 async fn answer(response: Response<hyper::body::Incoming>) -> Result<Got, Trouble> {

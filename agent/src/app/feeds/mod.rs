@@ -153,3 +153,6 @@ impl Feeds {
         self.board.rows()
     }
 }
+
+#[cfg(test)]
+mod tests;
