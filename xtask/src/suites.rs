@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "cli",
     "top",
     "policy",
+    "feeds",
     "enforce",
     "failopen",
 ];

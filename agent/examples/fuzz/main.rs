@@ -2,6 +2,7 @@
 //! understood. `cargo xtask fuzz` runs it; a failure prints the line that repeats it.
 
 mod http1;
+mod lists;
 mod random;
 mod records;
 mod small;
@@ -64,6 +65,9 @@ fn targets() -> Vec<Box<dyn Target>> {
         Box::new(http1::Machine::default()),
         Box::new(small::Traceparent),
         Box::new(small::FirstBytes),
+        Box::new(lists::Lists),
+        Box::new(lists::Bans::default()),
+        Box::new(lists::Rules),
         Box::new(records::Decoder::default()),
         Box::new(records::Assembly::new()),
     ];

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::{Core, Error, blocks};
+use super::{Core, Error, blocks, feeds};
 use crate::clock::Offset;
 use crate::control::rows::{ConnectionRow, ServiceRow};
 use crate::control::{self, Backend, Change, Form, Holder, News, NotMade, Server, Unavailable};
@@ -52,6 +52,14 @@ impl Door {
     fn shown(&self, service: &Arc<Service>) -> Arc<Service> {
         let bench = self.core.bench.read().unwrap_or_else(PoisonError::into_inner);
         bench.redactor.service(service)
+    }
+}
+
+impl Door {
+    /// The node's mode, with where rules come from.
+    fn shown_mode(&self, mut told: Value) -> Value {
+        told["sources"] = self.core.feeds.rows().iter().map(feeds::Row::document).collect();
+        told
     }
 }
 
@@ -159,7 +167,7 @@ impl Backend for Door {
     }
 
     fn mode(&self) -> Value {
-        self.core.blocks.mode()
+        self.shown_mode(self.core.blocks.mode())
     }
 
     fn change(&self, who: &str, change: Change) -> Result<Value, NotMade> {
@@ -168,7 +176,7 @@ impl Backend for Door {
             Change::Add(rule) => blocks.add(who, rule),
             Change::Rehearse(rule) => blocks.rehearse(who, rule, self.core.recent()),
             Change::Remove(id) => blocks.remove(who, &id),
-            Change::Mode(mode) => blocks.set_mode(who, &mode),
+            Change::Mode(mode) => blocks.set_mode(who, &mode).map(|told| self.shown_mode(told)),
         };
         if made.is_ok() {
             blocks.settle();

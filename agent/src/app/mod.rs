@@ -4,6 +4,7 @@ mod blocks;
 mod capture;
 pub mod doctor;
 mod door;
+mod feeds;
 mod judge;
 mod kubernetes;
 mod memory;
@@ -33,9 +34,11 @@ use crate::recent::{Disk, Recent};
 use crate::redact::{BadTemplate, Redactor};
 
 pub use crate::policy::audit;
+use crate::policy::written::WrittenRule;
 use blocks::Blocks;
 use capture::Ask;
 pub use capture::Open;
+use feeds::Feeds;
 use judge::Bench;
 pub use judge::Viewer;
 pub use stats::{ProgramRow, Row, Stats};
@@ -106,6 +109,7 @@ pub struct Core {
     metrics: Arc<Metrics>,
     graph: Arc<Mutex<Graph>>,
     blocks: Arc<Blocks>,
+    feeds: Feeds,
     exported: Arc<Ledger>,
     kubernetes: Option<Watch>,
     loaded: Mutex<Loaded>,
@@ -189,7 +193,7 @@ impl Agent {
         };
         let threads =
             vec![start("weir-capture", Box::new(|| capture.run()))?, start("weir-judge", Box::new(|| judge.run()))?];
-        let prometheus = settings.prometheus;
+        let (prometheus, rules) = (settings.prometheus, settings.clone());
         let core = Arc::new(Core {
             facts,
             half,
@@ -199,6 +203,7 @@ impl Agent {
             recent,
             metrics,
             graph,
+            feeds: Feeds::new(Arc::clone(&blocks)),
             blocks,
             exported,
             kubernetes,
@@ -209,6 +214,7 @@ impl Agent {
         });
         tokio::spawn(memory::give_back());
         tokio::spawn(beat(Arc::downgrade(&core.blocks)));
+        core.feeds.configure(&rules);
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
             agent.control = Some(door::open(holder, &agent.core)?);
@@ -227,6 +233,7 @@ impl Agent {
 
     /// Ends it in order: programs' records are drained, running calls are told as `in_flight`, what waits is exported.
     pub async fn stop(self) {
+        self.core.feeds.stop();
         // A thread that is gone already can't be told.
         let _ = self.core.asks.send(Ask::Stop);
         let (threads, control) = (self.threads, self.control);
@@ -270,6 +277,12 @@ impl Core {
         let (to, from) = sync_channel(1);
         self.asks.try_send(ask(to)).map_err(|_| Error::Busy)?;
         from.recv_timeout(ANSWER).map_err(|_| Error::Busy)
+    }
+
+    /// Takes a drop rule of a detector of this agent, in the place of its own one with the same id; gives the id. It holds
+    /// for an hour where it does not say otherwise, and only counts unless it says `enforce`.
+    pub fn detected(&self, detector: &str, rule: &WrittenRule) -> Result<Arc<str>, Error> {
+        Ok(self.blocks.detected(detector, rule)?)
     }
 
     /// Every live connection, its owner's service and the other end's where it is proven. Blocks for up to 2 s.
@@ -335,6 +348,7 @@ impl Core {
             connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
             programs: programs.collect(),
             blocked: self.blocks.counts(),
+            feeds: self.feeds.rows().iter().map(translate::feed).collect(),
             relations: self.graph().relations().iter().map(translate::relation).collect(),
             map_bytes: Some(self.half().map_bytes()),
             cpu_seconds: Some(own.cpu_seconds),

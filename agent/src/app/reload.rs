@@ -54,6 +54,7 @@ impl Core {
             return Err(Refused::Part(refused.into()));
         }
         // From here on nothing can be refused.
+        self.feeds.configure(new);
         self.metrics.sample(Sampler::new(new.traces.sample));
         let replaced = {
             let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);

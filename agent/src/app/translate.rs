@@ -1,5 +1,6 @@
 //! The configuration as usable → each layer's own settings.
 
+use super::feeds;
 use crate::config::{self, Level, Otlp, Protocol};
 use crate::export::prometheus;
 use crate::{export, flow, graph, identity, redact};
@@ -121,5 +122,15 @@ pub(super) fn relation(relation: &graph::Relation) -> prometheus::Relation {
         calls: relation.calls,
         failed: relation.failed,
         seconds: [seconds(&relation.client_seconds), seconds(&relation.server_seconds)],
+    }
+}
+
+/// A feed as the Prometheus page tells it.
+pub(super) fn feed(row: &feeds::Row) -> prometheus::FeedState {
+    prometheus::FeedState {
+        name: std::sync::Arc::clone(&row.name),
+        entries: row.entries,
+        age: row.age_seconds(),
+        errors: row.errors.iter().map(|(reason, n)| (*reason, *n)).collect(),
     }
 }

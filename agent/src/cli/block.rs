@@ -225,8 +225,17 @@ fn list(list: &List) -> anyhow::Result<()> {
     }
     let rows = rows::read(lines, |row| {
         let text = |key: &str| harmless(row.get(key).and_then(Value::as_str).unwrap_or("-"));
-        let keys =
-            ["client.address", "client.who", "server.who", "server.address", "server.port", "method", "path", "host"];
+        let keys = [
+            "client.address",
+            "client.addresses",
+            "client.who",
+            "server.who",
+            "server.address",
+            "server.port",
+            "method",
+            "path",
+            "host",
+        ];
         let conditions = keys.iter().filter_map(|key| row.get(*key).map(|value| format!("{key}={value}")));
         vec![
             text("id"),

@@ -11,7 +11,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Place, Problem, Select,
+    Feed, Place, Problem, Select,
     tree::Node,
     written::{Breaker, Compression, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
@@ -52,6 +52,10 @@ pub struct Settings {
     pub breaker: Breaker,
     /// Rules as written: what they name is checked where they are taken.
     pub rules: Vec<WrittenRule>,
+    /// Folder with files of rules, absolute.
+    pub directory: Option<PathBuf>,
+    /// Feeds of addresses.
+    pub feeds: Vec<Feed>,
     /// File of the audit log, absolute; `None`: changes are only logged.
     pub audit: Option<PathBuf>,
     /// Which calls are watched.
@@ -214,14 +218,16 @@ pub(super) fn usable(
         mode: written.enforce.mode,
         breaker: check.breaker(written),
         rules: written.enforce.rules.clone(),
+        directory: check.absolute("enforce.directory", &written.enforce.directory),
+        feeds: check.feeds(written),
         audit: check.audit(written),
         select: check.select(written),
     }
 }
 
-struct Check<'a> {
-    tree: &'a Node,
-    problems: &'a mut Vec<Problem>,
+pub(super) struct Check<'a> {
+    pub(super) tree: &'a Node,
+    pub(super) problems: &'a mut Vec<Problem>,
     warnings: &'a mut Vec<Problem>,
 }
 
@@ -233,6 +239,12 @@ impl Check<'_> {
     fn wrong(&mut self, key: &str, text: &str) {
         let place = self.place(key);
         self.problems.push(Problem { place, text: format!("`{key}`: {text}") });
+    }
+
+    /// A mistake whose text names what it is about.
+    pub(super) fn wrong_at(&mut self, key: &str, text: &str) {
+        let place = self.place(key);
+        self.problems.push(Problem { place, text: text.to_owned() });
     }
 
     /// A mistake in a list's item, counted from 0 here and from 1 in the text.

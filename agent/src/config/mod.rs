@@ -1,10 +1,12 @@
 //! Settings, read twice: as written (`written`), then as usable (`check`). Every value knows where it was written.
 
 mod check;
+mod feeds;
 mod layers;
 mod problem;
 mod quantity;
 mod read;
+mod rules;
 mod select;
 mod show;
 mod tree;
@@ -16,8 +18,10 @@ mod tests;
 use std::{fs::File, io::Read as _, path::PathBuf};
 
 pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Routes, Settings, Traces};
+pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, WrittenFeed};
 pub use problem::{Place, Problem, Problems};
 pub use quantity::{Size, Time};
+pub use rules::RulesFile;
 pub use select::Select;
 pub use show::Effective;
 pub use written::{KubernetesMode, Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written};

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Size, Time};
+use super::{Size, Time, feeds::WrittenFeed};
 use crate::policy::written::WrittenRule;
 
 /// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
@@ -341,6 +341,11 @@ pub struct Enforce {
     pub rules: Vec<WrittenRule>,
     /// When a rule is taken for a mistake and goes back to monitor mode.
     pub breaker: Breaker,
+    /// Folder whose files `*.yaml` and `*.yml` hold further rules, as `rules: [...]`. It is watched; a change is taken
+    /// whole or refused whole, and then the rules of before stay. Empty: none.
+    pub directory: String,
+    /// Lists of addresses that others publish, each made into one rule.
+    pub feeds: Vec<WrittenFeed>,
     /// File of the audit log; made with the first change. Empty: changes are only logged.
     pub audit: String,
 }
@@ -490,7 +495,13 @@ impl Default for Traces {
 
 impl Default for Enforce {
     fn default() -> Self {
-        let (rules, breaker) = (Vec::new(), Breaker::default());
-        Self { mode: Mode::Monitor, rules, breaker, audit: "/var/log/weir/audit.log".to_owned() }
+        Self {
+            mode: Mode::Monitor,
+            rules: Vec::new(),
+            breaker: Breaker::default(),
+            directory: String::new(),
+            feeds: Vec::new(),
+            audit: "/var/log/weir/audit.log".to_owned(),
+        }
     }
 }

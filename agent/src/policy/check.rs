@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::machine::Conditions;
 use super::pattern::{HostPattern, PathPattern, PatternError};
-use super::prefix::{Prefix, PrefixError};
+use super::prefix::{Prefix, PrefixError, disjoint};
 use super::rule::{Action, Ending, Limit, Mode, Rule, Source, Until, Who};
 use super::written::{OneOrMore, WrittenEnd, WrittenLimit, WrittenRule};
 
@@ -77,6 +77,20 @@ pub enum CheckError {
     },
 }
 
+impl CheckError {
+    /// The key at fault, where it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Value { key, .. } | Self::Key { key, .. } | Self::Prefix { key, .. } | Self::Own { key, .. } => {
+                Some(key)
+            }
+            Self::Wide(_) | Self::Shared { .. } => Some("client.address"),
+            Self::Pattern(_) | Self::Everything => None,
+        }
+    }
+}
+
 /// What the node knows that a rule must not touch.
 pub trait World {
     /// Why an address stands for many clients (load balancer, gateway, NAT, node); `None` where it doesn't.
@@ -102,6 +116,29 @@ pub struct Arrival {
 
 /// Checks a rule.
 pub fn check(written: &WrittenRule, arrival: &Arrival, world: &dyn World) -> Result<Rule, CheckError> {
+    checked(written, prefixes("client.address", &written.client.address)?, arrival, world)
+}
+
+/// Checks a rule whose clients come from a list, however long.
+pub fn check_list(
+    written: &WrittenRule,
+    clients: Vec<Prefix>,
+    arrival: &Arrival,
+    world: &dyn World,
+) -> Result<Rule, CheckError> {
+    if clients.is_empty() {
+        // Without clients it would be about all.
+        return Err(CheckError::Key { key: "client.address", why: "the list has no address" });
+    }
+    checked(written, clients, arrival, world)
+}
+
+fn checked(
+    written: &WrittenRule,
+    clients: Vec<Prefix>,
+    arrival: &Arrival,
+    world: &dyn World,
+) -> Result<Rule, CheckError> {
     let id = written.id.as_deref().map_or_else(|| Ok(Arc::clone(&arrival.id)), id)?;
     let action = action(written)?;
     let (client_who, server_who) = (who(&written.client)?, who(&written.server)?);
@@ -135,7 +172,8 @@ pub fn check(written: &WrittenRule, arrival: &Arrival, world: &dyn World) -> Res
         strict: written.strict,
         force: written.force,
         priority: priority(written.priority)?,
-        clients: prefixes("client.address", &written.client.address)?,
+        clients: disjoint(clients),
+        ends: Vec::new(),
         client_who,
         server_who,
         servers: prefixes("server.address", &written.server.address)?,

@@ -108,7 +108,7 @@ impl Rule {
         // Each rule holds at one end, so that a call that both ends show is met once.
         let here = self.at_client() == (seen.kind == Kind::Client);
         if !here
-            || !any(&self.clients, seen.client)
+            || !self.is_about(seen.client)
             || !any(&self.servers, seen.server.ip())
             || !(self.ports.is_empty() || self.ports.contains(&seen.server.port()))
             || !of(&self.client_who, client)

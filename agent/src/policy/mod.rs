@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod check;
 pub mod gcra;
+pub mod list;
 pub mod machine;
 pub mod meet;
 pub mod pattern;
@@ -12,3 +13,6 @@ pub mod rule;
 pub mod set;
 mod shape;
 pub mod written;
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,47 @@ impl Prefix {
     }
 }
 
+/// The same addresses without prefixes that others cover, sorted.
+#[must_use]
+pub fn disjoint(mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
+    // One that covers others comes right before them.
+    prefixes.sort_unstable();
+    let mut out: Vec<Prefix> = Vec::with_capacity(prefixes.len());
+    for prefix in prefixes {
+        if !out.last().is_some_and(|last| last.covers(&prefix)) {
+            out.push(prefix);
+        }
+    }
+    out
+}
+
+/// The same addresses in as few prefixes as can be, sorted.
+#[must_use]
+pub fn joined(prefixes: Vec<Prefix>) -> Vec<Prefix> {
+    let mut out: Vec<Prefix> = Vec::new();
+    for mut prefix in disjoint(prefixes) {
+        // Two halves make a whole, which may be half of another.
+        while let Some(last) = out.last()
+            && last.len == prefix.len
+            && prefix.len > 0
+            && last.cut(prefix.len - 1) == prefix.cut(prefix.len - 1)
+        {
+            prefix = prefix.cut(prefix.len - 1);
+            out.pop();
+        }
+        out.push(prefix);
+    }
+    out
+}
+
+/// Where in disjoint, sorted prefixes the one that holds an address is.
+#[must_use]
+pub fn position(prefixes: &[Prefix], address: IpAddr) -> Option<usize> {
+    let host = Prefix::host(address);
+    let at = prefixes.partition_point(|prefix| *prefix <= host).checked_sub(1)?;
+    prefixes.get(at).filter(|prefix| prefix.covers(&host)).map(|_| at)
+}
+
 const fn masked_v4() -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]
 }
@@ -169,6 +210,31 @@ mod tests {
         }
         let error = "203.0.113.7/24".parse::<Prefix>().unwrap_err();
         assert_eq!(error.to_string(), "address 203.0.113.7/24: bits behind the prefix are set; write 203.0.113.0/24");
+    }
+
+    #[test]
+    fn covered_ones_go_and_neighbours_are_joined() {
+        let of = |list: &[&str]| -> Vec<Prefix> { list.iter().map(|text| text.parse().unwrap()).collect() };
+        let shown = |list: Vec<Prefix>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let list = of(&["10.0.0.3", "10.0.0.2", "10.0.0.0/31", "10.0.0.1", "192.0.2.7", "10.0.0.2", "2001:db8::/32"]);
+        assert_eq!(
+            shown(disjoint(list.clone())),
+            ["10.0.0.0/31", "10.0.0.2", "10.0.0.3", "192.0.2.7", "2001:db8::/32"]
+        );
+        assert_eq!(shown(joined(list)), ["10.0.0.0/30", "192.0.2.7", "2001:db8::/32"]);
+        let list = disjoint(of(&["10.0.0.0/31", "10.0.0.4", "10.0.0.8/29", "2001:db8::/32"]));
+        for (address, at) in [
+            ("10.0.0.1", Some(0)),
+            ("10.0.0.2", None),
+            ("10.0.0.4", Some(1)),
+            ("10.0.0.15", Some(2)),
+            ("10.0.0.16", None),
+            ("9.255.255.255", None),
+            ("2001:db8::1", Some(3)),
+            ("2001:db9::", None),
+        ] {
+            assert_eq!(position(&list, address.parse().unwrap()), at, "{address}");
+        }
     }
 
     #[test]

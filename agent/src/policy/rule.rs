@@ -1,10 +1,11 @@
 //! A rule as usable: everything about it was checked.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::machine::Conditions;
-use super::prefix::Prefix;
+use super::prefix::{self, Prefix};
 
 /// What a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,8 +174,10 @@ pub struct Rule {
     pub force: bool,
     /// −100..=100; higher wins.
     pub priority: i8,
-    /// Client addresses; empty: any.
+    /// Client addresses, disjoint and sorted; empty: any.
     pub clients: Vec<Prefix>,
+    /// Ends of single ones of `clients`, in their order, `CLOCK_MONOTONIC` nanoseconds; 0, or empty: the rule's own.
+    pub ends: Vec<u64>,
     /// Client identities on this node; empty: any.
     pub client_who: Vec<Who>,
     /// Server identities on this node; empty: any.
@@ -203,6 +206,27 @@ impl Rule {
     pub fn reads_requests(&self) -> bool {
         let Conditions { methods, paths, hosts } = &self.request;
         matches!(self.action, Action::Limit(_)) || !(methods.is_empty() && paths.is_empty() && hosts.is_empty())
+    }
+
+    /// A client has an address that it is about.
+    #[must_use]
+    pub fn is_about(&self, client: IpAddr) -> bool {
+        self.clients.is_empty() || prefix::position(&self.clients, client).is_some()
+    }
+
+    /// When it ends for one of `clients`, `CLOCK_MONOTONIC` nanoseconds; 0: never.
+    #[must_use]
+    pub fn end_of(&self, client: &Prefix) -> u64 {
+        let until = self.until.map_or(0, |until| until.monotonic_ns);
+        if self.ends.is_empty() {
+            return until;
+        }
+        let at = self.clients.binary_search(client).ok();
+        match at.and_then(|at| self.ends.get(at)).copied().unwrap_or_default() {
+            0 => until,
+            end if until == 0 => end,
+            end => end.min(until),
+        }
     }
 
     /// It holds where the client is on this node; else where the server is.

@@ -214,6 +214,17 @@ impl RuleSet {
             draft.arrive(rule)?;
         }
         let freed = draft.freed();
+        let mut same = HashMap::new();
+        for new in &arriving {
+            // A rule in its own place, as one of a feed is when its list changes: only rows that differ are written.
+            let old = self
+                .rules
+                .get(&new.id)
+                .filter(|old| places(&self.slots, &self.groups, old) == places(&draft.slots, &draft.groups, new));
+            if let Some(old) = old {
+                same.insert(Arc::clone(&new.id), differing(old, new));
+            }
+        }
         let mut machine = None;
         if requests(&draft.slots) != requests(&self.slots) {
             machine = Some(Arc::new(Machine::build(&requests(&draft.slots))?));
@@ -228,7 +239,7 @@ impl RuleSet {
         self.slots = kept;
         self.groups = groups;
         self.generation += 1;
-        let touched = self.take(&leaving, &arriving);
+        let touched = self.take(&leaving, &arriving, same);
         let (mut rows, mut gone) = (Vec::new(), Vec::new());
         for prefix in touched {
             match self.row(prefix) {
@@ -259,9 +270,19 @@ impl RuleSet {
         Ok(add.into_iter().map(Arc::new).collect())
     }
 
-    /// Takes the rules; returns the prefixes whose rows may differ.
-    fn take(&mut self, leaving: &[Arc<Rule>], arriving: &[Arc<Rule>]) -> Vec<Prefix> {
+    /// Takes the rules; returns the prefixes whose rows may differ. `same`: rules that only come anew, and of which
+    /// prefixes it is known.
+    fn take(
+        &mut self,
+        leaving: &[Arc<Rule>],
+        arriving: &[Arc<Rule>],
+        same: HashMap<Arc<str>, Vec<Prefix>>,
+    ) -> Vec<Prefix> {
         let mut touched = Vec::new();
+        for rule in leaving.iter().chain(arriving).filter(|rule| !same.contains_key(&rule.id)) {
+            touched.extend_from_slice(&rule.clients);
+        }
+        touched.extend(same.into_values().flatten());
         for rule in leaving {
             self.rules.remove(&rule.id);
             self.free.remove(&rule.id);
@@ -269,7 +290,6 @@ impl RuleSet {
                 self.ends.remove(&(until.monotonic_ns, Arc::clone(&rule.id)));
             }
             for prefix in &rule.clients {
-                touched.push(*prefix);
                 if let Some(many) = self.lengths.get_mut(&prefix.len) {
                     *many -= 1;
                     if *many == 0 {
@@ -293,7 +313,6 @@ impl RuleSet {
                 self.free.insert(Arc::clone(&rule.id), Arc::clone(rule));
             }
             for prefix in &rule.clients {
-                touched.push(*prefix);
                 *self.lengths.entry(prefix.len).or_default() += 1;
                 self.rows.entry(*prefix).or_default().push(Arc::clone(rule));
             }
@@ -315,9 +334,11 @@ impl RuleSet {
                     machine::set(&mut row.slots, slot);
                 }
             }
-            if let Some(until) = rule.until {
-                row.until = if row.until == 0 { until.monotonic_ns } else { row.until.min(until.monotonic_ns) };
-            }
+            row.until = match (row.until, rule.end_of(&prefix)) {
+                (until, 0) => until,
+                (0, end) => end,
+                (until, end) => until.min(end),
+            };
         }
         Some(row)
     }
@@ -363,6 +384,21 @@ fn bits(groups: &[Option<(Who, u32)>], rule: &Rule) -> GroupBits {
         known.filter(|(_, group)| who.contains(group)).fold(0, |bits, (bit, _)| bits | 1 << bit)
     };
     GroupBits { client: of(&rule.client_who), server: of(&rule.server_who) }
+}
+
+/// The slots of a rule.
+fn places(slots: &[Option<Kept>], groups: &[Option<(Who, u32)>], rule: &Rule) -> Vec<Option<u16>> {
+    shapes(rule, &bits(groups, rule)).iter().map(|shape| position(slots, shape)).collect()
+}
+
+/// Prefixes that only one of two rules with the same slots has, or for which they end at different times.
+fn differing(old: &Rule, new: &Rule) -> Vec<Prefix> {
+    let ends = |rule: &Rule| rule.clients.iter().map(|prefix| (*prefix, rule.end_of(prefix))).collect::<Vec<_>>();
+    let (old, new) = (ends(old), ends(new));
+    let only = |some: &[(Prefix, u64)], others: &[(Prefix, u64)]| {
+        some.iter().filter(|one| others.binary_search(one).is_err()).map(|(prefix, _)| *prefix).collect::<Vec<_>>()
+    };
+    [only(&old, &new), only(&new, &old)].concat()
 }
 
 fn position(slots: &[Option<Kept>], shape: &Shape) -> Option<u16> {
@@ -425,6 +461,16 @@ impl Draft<'_> {
                 if let Some(kept) = &mut self.slots[usize::from(at)] {
                     kept.users += 1;
                 }
+                continue;
+            }
+            // The slot of a rule that leaves and comes again stays as it is.
+            let before = self.before.iter().zip(&self.slots);
+            let same = before
+                .into_iter()
+                .position(|(old, new)| new.is_none() && old.as_ref().is_some_and(|old| old.shape == shape));
+            if let Some(at) = same {
+                let slot = shape.slot();
+                self.slots[at] = Some(Kept { shape, slot, users: 1 });
                 continue;
             }
             // A slot that the old generation still reads is not written.

@@ -1,9 +1,13 @@
 //! A rule as written: YAML of the rules directory and the config, JSON of the control API and of `WeirPolicy`.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// One value, or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMore<T> {
     /// One.
@@ -30,6 +34,81 @@ impl<T> OneOrMore<T> {
 
     fn is_empty(&self) -> bool {
         self.as_slice().is_empty()
+    }
+}
+
+/// A value that [`OneOrMore`] is read of. YAML hands texts over for everything, JSON tells numbers from texts.
+pub trait Scalar: Sized {
+    /// What it is called.
+    const WANTED: &'static str;
+    /// From a text.
+    fn of_text(text: &str) -> Option<Self>;
+    /// From a number.
+    fn of_number(number: u64) -> Option<Self>;
+}
+
+impl Scalar for String {
+    const WANTED: &'static str = "a text";
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn of_number(_: u64) -> Option<Self> {
+        None
+    }
+}
+
+impl Scalar for u16 {
+    const WANTED: &'static str = "a whole number from 0 to 65535";
+
+    fn of_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn of_number(number: u64) -> Option<Self> {
+        number.try_into().ok()
+    }
+}
+
+impl<'de, T: Scalar> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Values::<T>(PhantomData))
+    }
+}
+
+/// Reads one value or a list of them.
+struct Values<T>(PhantomData<T>);
+
+impl<'de, T: Scalar> Visitor<'de> for Values<T> {
+    type Value = OneOrMore<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a list", T::WANTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        let value = T::of_text(text).ok_or_else(|| {
+            let shown: String = text.chars().take(80).collect();
+            E::custom(format!("`{shown}` is not {}", T::WANTED))
+        });
+        value.map(OneOrMore::One)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        let value = T::of_number(number).ok_or_else(|| E::custom(format!("{number} is not {}", T::WANTED)));
+        value.map(OneOrMore::One)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(item) = items.next_element::<OneOrMore<T>>()? {
+            match item {
+                OneOrMore::One(one) => all.push(one),
+                OneOrMore::Many(_) => return Err(A::Error::custom("a list within a list")),
+            }
+        }
+        Ok(OneOrMore::Many(all))
     }
 }
 
@@ -136,7 +215,7 @@ fn is_false(value: &bool) -> bool {
 
 /// A file of the rules directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct WrittenRules {
     /// Its rules.
     pub rules: Vec<WrittenRule>,

@@ -5,6 +5,7 @@
 
 mod apt;
 mod collector;
+mod crowdsec;
 mod golang;
 mod kubernetes;
 mod mounts;
@@ -108,6 +109,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.extend(apt::pieces(stage));
         pieces.extend(golang::pieces());
         pieces.extend(peers::pieces());
+        pieces.extend(crowdsec::pieces());
         pieces.extend(collector::pieces(stage));
         pieces.extend(kubernetes::pieces());
     }

@@ -87,6 +87,11 @@ impl Allowed {
         })
     }
 
+    /// Prefixes, whether they give way to force, and what they are.
+    pub(super) fn told(&self) -> impl Iterator<Item = (Prefix, bool, &'static str)> {
+        self.entries.iter().map(|entry| (entry.prefix, entry.soft, entry.what))
+    }
+
     /// The address is on the list.
     pub(super) fn holds(&self, address: IpAddr) -> bool {
         self.entries.iter().any(|entry| entry.prefix.holds(address))

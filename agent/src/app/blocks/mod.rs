@@ -6,6 +6,7 @@ mod gate;
 pub(super) mod groups;
 mod log;
 mod radius;
+pub(super) mod sources;
 mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +24,7 @@ use crate::kernel::gate::GateError;
 use crate::kernel::load::Half;
 use crate::model::json::time;
 use crate::model::{Exchange, Kind, Verdict};
-use crate::policy::check::{Arrival, CheckError, check};
+use crate::policy::check::{Arrival, CheckError, VALUES_MAX, check};
 use crate::policy::machine::MachineError;
 use crate::policy::meet::{Buckets, Seen, judge};
 use crate::policy::rule::{Action, Mode, Rule, Source};
@@ -88,6 +89,15 @@ pub enum Refused {
     /// The configuration's own.
     #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
     Configured(String),
+    /// It would come again.
+    #[error("rule {0} is of {1}: remove it there")]
+    Elsewhere(String, Source),
+    /// Rules of files.
+    #[error(transparent)]
+    Files(#[from] config::Problems),
+    /// A detector that finds too much.
+    #[error("detector {0} has {1} rules already")]
+    Detector(String, usize),
 }
 
 /// What a rule met.
@@ -360,8 +370,12 @@ impl Blocks {
     pub(super) fn remove(&self, who: &str, id: &str) -> Result<Value, Refused> {
         let mut book = self.book();
         let rule = Arc::clone(book.set.get(id).ok_or_else(|| SetError::Unknown(id.into()))?);
-        if rule.source == Source::Config {
-            return Err(Refused::Configured(id.to_owned()));
+        match &rule.source {
+            Source::Config => return Err(Refused::Configured(id.to_owned())),
+            Source::File(_) | Source::Feed(_) | Source::Cluster(_) => {
+                return Err(Refused::Elsewhere(id.to_owned(), rule.source.clone()));
+            }
+            Source::Control | Source::Detector(_) => {}
         }
         let told = document(&rule);
         book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
@@ -519,6 +533,8 @@ fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> 
 
 /// A rule as it is told.
 fn document(rule: &Rule) -> Value {
+    // Of a long list the first ones and their number.
+    let shown = if rule.clients.len() > VALUES_MAX { SHOWN } else { VALUES_MAX };
     let texts = |list: Vec<String>| Value::from(list);
     let mut told = json!({
         "id": &*rule.id,
@@ -535,7 +551,7 @@ fn document(rule: &Rule) -> Value {
         "until": rule.until.map(|until| time(until.unix_ns)),
     });
     for (key, list) in [
-        ("client.address", rule.clients.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ("client.address", rule.clients.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>()),
         ("client.who", rule.client_who.iter().map(ToString::to_string).collect()),
         ("server.who", rule.server_who.iter().map(ToString::to_string).collect()),
         ("server.address", rule.servers.iter().map(ToString::to_string).collect()),
@@ -546,6 +562,9 @@ fn document(rule: &Rule) -> Value {
         if !list.is_empty() {
             told[key] = texts(list);
         }
+    }
+    if rule.clients.len() > shown {
+        told["client.addresses"] = rule.clients.len().into();
     }
     if !rule.ports.is_empty() {
         told["server.port"] = rule.ports.clone().into();

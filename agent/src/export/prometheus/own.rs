@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub programs: Vec<Program>,
     /// `weir_blocked_total`: rule, mode, calls.
     pub blocked: Vec<(Arc<str>, &'static str, u64)>,
+    /// Feeds of drop rules.
+    pub feeds: Vec<FeedState>,
     /// `traces_service_graph_*`.
     pub relations: Vec<Relation>,
     /// Locked memory of kernel maps, bytes.
@@ -28,6 +30,19 @@ pub struct Snapshot {
     pub resident_bytes: Option<u64>,
     /// Start of this process, seconds since the Unix epoch.
     pub started: Option<f64>,
+}
+
+/// A feed of drop rules.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FeedState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Entries in force.
+    pub entries: usize,
+    /// Seconds since it was last in order; `None`: never.
+    pub age: Option<f64>,
+    /// Failures by reason.
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 /// Calls between two services, as service-graph panels of Grafana read them.
@@ -155,7 +170,22 @@ fn kernel<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
         .in_unit("seconds")
         .write(text, now.programs.iter().map(|program| (of(program), program.seconds)))?;
     let blocked = now.blocked.iter().map(|(rule, mode, n)| (pair(("rule", rule), ("mode", mode)), *n as f64));
-    Family::counter("weir_blocked", "Calls that a drop rule met.").write(text, blocked)
+    Family::counter("weir_blocked", "Calls that a drop rule met.").write(text, blocked)?;
+    feeds(text, now)
+}
+
+fn feeds<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
+    let of = |feed: &FeedState| Labels::new().with("feed", &feed.name);
+    Family::gauge("weir_feed_entries", "Entries of a feed of drop rules that are in force.")
+        .write(text, now.feeds.iter().map(|feed| (of(feed), feed.entries as f64)))?;
+    let ages = now.feeds.iter().filter_map(|feed| Some((of(feed), feed.age?)));
+    Family::gauge("weir_feed_age_seconds", "Time since a feed of drop rules was last in order.")
+        .in_unit("seconds")
+        .write(text, ages)?;
+    let errors = now.feeds.iter().flat_map(|feed| {
+        feed.errors.iter().map(|(reason, n)| (pair(("feed", &feed.name), ("reason", reason)), *n as f64))
+    });
+    Family::counter("weir_feed_errors", "Updates of a feed of drop rules that were refused.").write(text, errors)
 }
 
 fn graph<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {

@@ -40,6 +40,10 @@ fn content(metrics: Arc<Metrics>) -> Page {
         connections: vec![("plaintext", "", 2), ("opaque", "rustls", 1)],
         programs: vec![Program { name: "weir_sock_ops".to_owned(), runs: 5, seconds: 0.25 }],
         blocked: vec![(Arc::from("7"), "monitor", 3)],
+        feeds: vec![
+            FeedState { name: "bad".into(), errors: vec![("empty", 2)], ..FeedState::default() },
+            FeedState { name: "scan".into(), entries: 9, age: Some(1.5), errors: Vec::new() },
+        ],
         relations: vec![Relation {
             client: "curl".into(),
             server: "shop".into(),
@@ -104,6 +108,16 @@ weir_program_seconds_total{program="weir_sock_ops"} 0.25
 # HELP weir_blocked_total Calls that a drop rule met.
 # TYPE weir_blocked_total counter
 weir_blocked_total{rule="7",mode="monitor"} 3
+# HELP weir_feed_entries Entries of a feed of drop rules that are in force.
+# TYPE weir_feed_entries gauge
+weir_feed_entries{feed="bad"} 0
+weir_feed_entries{feed="scan"} 9
+# HELP weir_feed_age_seconds Time since a feed of drop rules was last in order.
+# TYPE weir_feed_age_seconds gauge
+weir_feed_age_seconds{feed="scan"} 1.5
+# HELP weir_feed_errors_total Updates of a feed of drop rules that were refused.
+# TYPE weir_feed_errors_total counter
+weir_feed_errors_total{feed="bad",reason="empty"} 2
 # HELP traces_service_graph_request_total Calls between two services, each once.
 # TYPE traces_service_graph_request_total counter
 traces_service_graph_request_total{client="curl",server="shop",connection_type=""} 3
@@ -175,7 +189,7 @@ fn the_page_of_openmetrics() {
     };
     let mut expected = [OWN, CALLS].concat();
     let graph = ["traces_service_graph_request", "traces_service_graph_request_failed"];
-    let own = ["weir_messages", "weir_calls", "weir_exported", "weir_program_runs", "weir_blocked"];
+    let own = ["weir_messages", "weir_calls", "weir_exported", "weir_program_runs", "weir_blocked", "weir_feed_errors"];
     for family in own.into_iter().chain(graph) {
         expected = expected.replace(&format!("# HELP {family}_total"), &format!("# HELP {family}"));
         expected = expected.replace(&format!("# TYPE {family}_total"), &format!("# TYPE {family}"));
@@ -188,6 +202,7 @@ fn the_page_of_openmetrics() {
     }
     for (family, kind, unit) in [
         ("weir_program_seconds", "counter", "seconds"),
+        ("weir_feed_age_seconds", "gauge", "seconds"),
         ("weir_map_memory_bytes", "gauge", "bytes"),
         ("process_cpu_seconds", "counter", "seconds"),
         ("process_resident_memory_bytes", "gauge", "bytes"),

@@ -24,8 +24,17 @@ const GATE: &[Column] = &[left("COUNTER"), right("COUNT"), right("PER S")];
 const ALLOWED: &[Column] = &[tail("ADDRESS"), left("WHAT"), right("SAVED")];
 
 /// Conditions of a rule, as `weir block list` tells them.
-const CONDITIONS: [&str; 8] =
-    ["client.address", "client.who", "server.who", "server.address", "server.port", "method", "path", "host"];
+const CONDITIONS: [&str; 9] = [
+    "client.address",
+    "client.addresses",
+    "client.who",
+    "server.who",
+    "server.address",
+    "server.port",
+    "method",
+    "path",
+    "host",
+];
 
 /// Of `/v1/blocks` and `/v1/mode`.
 pub(in super::super) fn tables(blocks: &Answer, mode: &Answer, look: &mut Look<'_>) -> Vec<Table> {

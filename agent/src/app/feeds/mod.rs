@@ -1,0 +1,158 @@
+//! Where rules come from beside configuration, CLI and control API: a watched folder, and feeds of addresses. Each has a
+//! task of its own; what fails keeps the rules of before, is said once, and counted.
+
+mod board;
+mod crowdsec;
+mod directory;
+mod fetch;
+mod list;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
+
+use super::blocks::{Blocks, Refused};
+use crate::config::{DIRECTORY, Feed, Origin, Settings};
+use crate::policy::list::ListError;
+use crate::policy::rule::Source;
+
+use board::Board;
+pub(super) use board::Row;
+
+/// Why a source gave nothing new.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// One word for a metric.
+    reason: &'static str,
+    /// For people; without URLs, which may hold secrets.
+    text: String,
+}
+
+impl Trouble {
+    fn new(reason: &'static str, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+impl From<ListError> for Trouble {
+    fn from(error: ListError) -> Self {
+        Self::new(error.reason(), error.to_string())
+    }
+}
+
+impl From<Refused> for Trouble {
+    fn from(refused: Refused) -> Self {
+        Self::new("refused", refused.to_string())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Directory(PathBuf),
+    Feed(Box<Feed>),
+}
+
+impl What {
+    fn name(&self) -> &str {
+        match self {
+            Self::Directory(_) => DIRECTORY,
+            Self::Feed(feed) => &feed.name,
+        }
+    }
+}
+
+/// What a source's task works with.
+#[derive(Clone)]
+struct Desk {
+    blocks: Arc<Blocks>,
+    board: Arc<Board>,
+    /// Cleared, under the rules' lock or before it is taken, once the source is not wanted any more.
+    alive: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// Does what takes the rules' lock, where the runtime need not wait for it.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Blocks, &AtomicBool) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let desk = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&desk.blocks, &desk.alive)).await;
+        done.unwrap_or_else(|error| Err(Trouble::new("internal", error.to_string())))
+    }
+}
+
+struct Running {
+    what: What,
+    alive: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.alive.store(false, Ordering::Release);
+        self.task.abort();
+    }
+}
+
+/// The sources of this node.
+pub(super) struct Feeds {
+    blocks: Arc<Blocks>,
+    board: Arc<Board>,
+    running: Mutex<Vec<Running>>,
+}
+
+impl Feeds {
+    /// None runs yet.
+    pub(super) fn new(blocks: Arc<Blocks>) -> Self {
+        Self { blocks, board: Arc::default(), running: Mutex::default() }
+    }
+
+    /// Starts what the settings ask for and does not run, ends what they don't ask for. Within a tokio runtime.
+    pub(super) fn configure(&self, settings: &Settings) {
+        let directory = settings.directory.clone().map(What::Directory);
+        let wanted: Vec<What> =
+            directory.into_iter().chain(settings.feeds.iter().cloned().map(Box::new).map(What::Feed)).collect();
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|old| wanted.contains(&old.what));
+        let has = |name: &str| wanted.iter().any(|what| what.name() == name);
+        self.blocks.forget(|source| match source {
+            Source::File(_) => !has(DIRECTORY),
+            Source::Feed(name) => !has(name),
+            Source::Config | Source::Control | Source::Detector(_) | Source::Cluster(_) => false,
+        });
+        self.board.keep(has);
+        for what in wanted {
+            if running.iter().any(|old| old.what == what) {
+                continue;
+            }
+            let alive = Arc::new(AtomicBool::new(true));
+            let desk =
+                Desk { blocks: Arc::clone(&self.blocks), board: Arc::clone(&self.board), alive: Arc::clone(&alive) };
+            let task = match what.clone() {
+                What::Directory(path) => tokio::spawn(directory::run(path, desk)),
+                What::Feed(feed) => match feed.origin.clone() {
+                    Origin::CrowdSec { url, key } => tokio::spawn(crowdsec::run(*feed, url, key, desk)),
+                    Origin::File(_) | Origin::Url(_) => tokio::spawn(list::run(*feed, desk)),
+                },
+            };
+            running.push(Running { what, alive, task });
+        }
+    }
+
+    /// Ends all of them; their rules stay.
+    pub(super) fn stop(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// How each of them is.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        self.board.rows()
+    }
+}
+
+#[cfg(test)]
+mod tests;
