@@ -37,12 +37,11 @@ pub(super) async fn run(folder: PathBuf, desk: Desk) {
         let (of, before, taken) = (folder.clone(), last.clone(), Arc::clone(&taken));
         let looked = desk.aside(move |blocks, alive| {
             let texts = read(&of)?;
-            let now = match before.filter(|before| before.0 == texts) {
-                Some(same) => same,
-                None => {
-                    let files = parse(&texts)?;
-                    Arc::new((texts, files))
-                }
+            let now = if let Some(same) = before.filter(|before| before.0 == texts) {
+                same
+            } else {
+                let files = parse(&texts)?;
+                Arc::new((texts, files))
             };
             let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
             let rules = blocks.take_files(&now.1, &mut taken, alive)?;
