@@ -95,6 +95,13 @@ weir_exported_total{signal="metrics",result="expired"} 0
 weir_exported_total{signal="metrics",result="queue_full"} 0
 weir_exported_total{signal="metrics",result="stopped"} 0
 weir_exported_total{signal="metrics",result="unsampled"} 0
+weir_exported_total{signal="logs",result="ok"} 0
+weir_exported_total{signal="logs",result="rejected"} 0
+weir_exported_total{signal="logs",result="refused"} 0
+weir_exported_total{signal="logs",result="expired"} 0
+weir_exported_total{signal="logs",result="queue_full"} 0
+weir_exported_total{signal="logs",result="stopped"} 0
+weir_exported_total{signal="logs",result="unsampled"} 0
 # HELP weir_connections Live connections, by how they are seen.
 # TYPE weir_connections gauge
 weir_connections{visibility="plaintext",reason=""} 2
