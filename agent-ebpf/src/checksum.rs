@@ -29,7 +29,8 @@ pub(crate) struct Sum {
     total: u64,
     /// Where the next step starts in the packet.
     at: u32,
-    reserved: u32,
+    /// Bytes of the last step.
+    left: u32,
     words: [u32; WORDS],
 }
 
@@ -71,7 +72,9 @@ pub(crate) fn wrong(skb: *mut __sk_buff) -> bool {
     }
     if left > 0 {
         clear(to);
-        if !add(skb, to, left) {
+        // Read back, so that the compiler does not leave out the bounds that the verifier wants to see.
+        stage!(to, left, left);
+        if !add(skb, to, staged!(to, left)) {
             return false;
         }
     }
