@@ -98,7 +98,8 @@ fn throughput(rounds: u32, time: Duration, collector: &Collector, report: &mut R
     for variant in Variant::ALL.into_iter().filter(|variant| *variant != Variant::Bare) {
         let budget = (variant == Variant::Sampled).then_some(Budget::AtLeast(0.92));
         let name = format!("throughput, {} / nothing attached", variant.name());
-        report.rows.push(Row::new(&name, "", rates(variant).over(&bare), budget));
+        let row = Row::new(&name, "", rates(variant).over(&bare), budget);
+        report.rows.push(if budget.is_some() { row.because(shared(all.get(&variant), time)) } else { row });
     }
     for (variant, budget) in [(Variant::Kept, 1.0), (Variant::Sampled, f64::NAN), (Variant::Spans, 3.0)] {
         let spent = || all.get(&variant).into_iter().flatten().filter_map(|round| Some((round, round.spent.as_ref()?)));
@@ -197,10 +198,16 @@ fn latency(rounds: u32, time: Duration, collector: &Collector, report: &mut Repo
             if variant == Variant::Bare { bare.push(measured.p99) } else { with.push(measured.p99) }
         }
     }
-    let ratio = with.over(&bare);
+    let (ratio, noise) = (with.over(&bare), bare.spread());
     report.rows.push(Row::new(&format!("p99 at half load ({rate} requests/s), nothing attached"), "µs", bare, None));
     report.rows.push(Row::new(&format!("p99 at half load, {}", Variant::Sampled.name()), "µs", with, None));
-    report.rows.push(Row::new("p99 at half load, with / without", "", ratio, Some(Budget::AtMost(1.05))));
+    let row = Row::new("p99 at half load, with / without", "", ratio, Some(Budget::AtMost(1.05)));
+    report.rows.push(match noise {
+        Some((least, greatest)) => {
+            row.because(format!("without, it was {least:.0} to {greatest:.0} µs in the same rounds"))
+        }
+        None => row,
+    });
     Ok(())
 }
 
@@ -220,6 +227,17 @@ fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Re
     one("memory of the maps", "MiB", memory.maps, Some(Budget::AtMost(32.0)));
     one("messages lost with 10 000 connections", "", memory.lost as f64, Some(Budget::AtMost(0.0)));
     Ok(())
+}
+
+/// What the agent took of the cores that it shares with the load.
+fn shared(rounds: Option<&Vec<Round>>, time: Duration) -> String {
+    let spent = rounds.into_iter().flatten().filter_map(|round| round.spent.as_ref());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let part = Samples(spent.map(|spent| spent.cpu / time.as_secs_f64() / cores).collect());
+    let part = part.median().unwrap_or_default() * 100.0;
+    format!(
+        "the agent itself took {part:.0} % of the cores that the load and the server saturate, beside the programs in their own time"
+    )
 }
 
 /// What the figures were measured on.
