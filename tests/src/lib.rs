@@ -15,6 +15,7 @@ pub mod peers;
 pub mod place;
 pub mod process;
 pub mod receiver;
+pub mod rules;
 pub mod script;
 pub mod tmux;
 pub mod truth;

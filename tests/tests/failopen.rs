@@ -9,24 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use weir_tests::agent::Agent;
 use weir_tests::peers::nginx::Nginx;
+use weir_tests::rules::{enforcing, rule};
 use weir_tests::wire::Wire;
 use weir_tests::{place, process};
-
-fn enforcing(settings: &[&str]) -> Result<Agent> {
-    let agent = Agent::start(settings)?;
-    let said = agent.say(&["mode", "enforce"])?;
-    ensure!(said.code == 0, "{}", said.err);
-    Ok(agent)
-}
-
-fn rule(agent: &Agent, id: &str, arguments: &[&str]) -> Result<()> {
-    let fixed = ["block", "add", "--reason", "a test", "--force", "--mode", "enforce", "--id", id];
-    let said = agent.say(&[&fixed, arguments].concat())?;
-    ensure!(said.code == 0, "{arguments:?}: {}", said.err);
-    Ok(())
-}
 
 /// Whether a path is answered, on a connection of its own, within 0.3 s: with nobody there to reset it, a refused
 /// connection waits, and its sender tries again until the rule is over.

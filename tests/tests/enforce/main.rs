@@ -11,27 +11,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketType};
-use weir_tests::agent::Agent;
 use weir_tests::call::{Call, Kind};
+use weir_tests::rules::{enforcing, rule};
 use weir_tests::{place, process};
-
-/// An agent on a node that enforces.
-fn enforcing(settings: &[&str]) -> Result<Agent> {
-    let agent = Agent::start(settings)?;
-    let said = agent.say(&["mode", "enforce"])?;
-    ensure!(said.code == 0, "{}", said.err);
-    Ok(agent)
-}
-
-/// Adds a rule that is enforced, although loopback is on the allow-list.
-fn rule(agent: &Agent, id: &str, arguments: &[&str]) -> Result<()> {
-    let fixed = ["block", "add", "--reason", "a test", "--force", "--mode", "enforce", "--id", id];
-    let said = agent.say(&[&fixed, arguments].concat())?;
-    ensure!(said.code == 0, "{arguments:?}: {}", said.err);
-    Ok(())
-}
 
 /// What `curl` got: a status, or its exit code when it got none.
 fn curl(arguments: &[&str]) -> Result<Result<u16, i32>> {
