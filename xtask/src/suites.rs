@@ -61,6 +61,8 @@ pub(crate) struct Outcome {
     pub(crate) skipped: u64,
     /// The runner said so, or never got to say how many failed.
     pub(crate) broken: Option<String>,
+    /// Tests that failed, and then passed alone: counted as passed, and named.
+    pub(crate) again: Vec<String>,
 }
 
 impl Outcome {
@@ -74,12 +76,17 @@ impl Outcome {
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
             broken: self.broken.or(other.broken),
+            again: [self.again, other.again].concat(),
         }
     }
 
     fn line(&self) -> String {
         let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
-        format!("{} passed, {} failed{skipped}", self.passed, self.failed)
+        let again = match self.again.as_slice() {
+            [] => String::new(),
+            names => format!(" ({} at the second try: {})", names.len(), names.join(", ")),
+        };
+        format!("{} passed{again}, {} failed{skipped}", self.passed, self.failed)
     }
 }
 
@@ -168,7 +175,36 @@ fn threads(name: &str) -> Result<usize> {
     number.trim().parse().with_context(|| format!("{}: test-threads: {number}", file.display()))
 }
 
+/// A run of `cargo test`; tests that fail get a second try. Several at once are no accident of a busy machine.
 fn cargo_test(selection: &[&str], runner: &[String]) -> Result<Outcome> {
+    const MOST: usize = 3;
+    let first = once(selection, runner)?;
+    let failed = first.outcome.failed;
+    if failed == 0 || first.outcome.broken.is_some() || failed != first.names.len() as u64 || first.names.len() > MOST {
+        return Ok(first.outcome);
+    }
+    eprintln!("second try: {}", first.names.join(", "));
+    let mut only: Vec<String> = runner.iter().filter(|argument| argument.starts_with("--")).cloned().collect();
+    only.push("--exact".to_owned());
+    only.extend(first.names.iter().cloned());
+    let second = once(selection, &only)?;
+    let mut outcome = first.outcome;
+    if second.outcome.failed == 0 && second.outcome.passed == failed {
+        outcome.passed += failed;
+        outcome.failed = 0;
+        outcome.again = first.names;
+    }
+    Ok(outcome)
+}
+
+/// What a run of `cargo test` ended with.
+struct Tried {
+    outcome: Outcome,
+    /// Tests that failed.
+    names: Vec<String>,
+}
+
+fn once(selection: &[&str], runner: &[String]) -> Result<Tried> {
     let mut command = Command::new("cargo");
     command.args(["test", "--quiet", "--no-fail-fast"]).args(selection);
     command.arg("--").args(runner);
@@ -178,17 +214,34 @@ fn cargo_test(selection: &[&str], runner: &[String]) -> Result<Outcome> {
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut names) = (Outcome::default(), Names::default());
     for line in BufReader::new(stdout).lines() {
         let line = line.context("reading what cargo test prints")?;
         println!("{line}");
         count(&line, &mut outcome);
+        names.line(&line);
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && outcome.failed == 0 {
         outcome.broken = Some(format!("cargo test ended with {status}"));
     }
-    Ok(outcome)
+    Ok(Tried { outcome, names: names.found })
+}
+
+/// Reads the names of failed tests: a list under `failures:`, four spaces before each.
+#[derive(Default)]
+struct Names {
+    listing: bool,
+    found: Vec<String>,
+}
+
+impl Names {
+    fn line(&mut self, line: &str) {
+        match line.strip_prefix("    ").filter(|name| self.listing && !name.contains(char::is_whitespace)) {
+            Some(name) => self.found.push(name.to_owned()),
+            None => self.listing = line == "failures:",
+        }
+    }
 }
 
 /// Adds up `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
@@ -222,6 +275,7 @@ fn report(rows: &[(&str, Outcome, Duration)], total: Duration) -> Result<()> {
         sum.passed += outcome.passed;
         sum.failed += outcome.failed;
         sum.skipped += outcome.skipped;
+        sum.again.extend(outcome.again.iter().map(|test| format!("{name}::{test}")));
     }
     println!("{} suites in {:.0} s", rows.len(), total.as_secs_f32());
     println!("total: {}", sum.line());
@@ -234,7 +288,7 @@ fn report(rows: &[(&str, Outcome, Duration)], total: Duration) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, count, in_order};
+    use super::{Names, Outcome, count, in_order};
 
     #[test]
     fn closing_lines_are_added_up_and_other_lines_are_not() {
@@ -247,7 +301,34 @@ mod tests {
         ] {
             count(line, &mut outcome);
         }
-        assert_eq!(outcome, Outcome { passed: 14, failed: 3, skipped: 1, broken: None });
+        assert_eq!(outcome, Outcome { passed: 14, failed: 3, skipped: 1, ..Outcome::default() });
+    }
+
+    #[test]
+    fn failed_tests_are_named_by_the_closing_list() {
+        let mut names = Names::default();
+        for line in [
+            "failures:",
+            "",
+            "---- one stdout ----",
+            "    indented output",
+            "",
+            "failures:",
+            "    one",
+            "    group::two",
+            "",
+            "    not_a_name",
+        ] {
+            names.line(line);
+        }
+        assert_eq!(names.found, ["one", "group::two"]);
+    }
+
+    #[test]
+    fn a_second_try_is_told() {
+        let outcome = Outcome { passed: 3, again: vec!["one".to_owned()], ..Outcome::default() };
+        assert_eq!(outcome.line(), "3 passed (1 at the second try: one), 0 failed");
+        assert!(outcome.is_good());
     }
 
     #[test]

@@ -151,7 +151,8 @@ impl Foreign {
     pub fn iperf_load(&self, gigabytes: u32) -> Result<f64> {
         let mut command = Command::new(place::program("iperf3")?);
         command.args(["-c", "127.0.0.1", "-J", "-p", &self.port.to_string(), "-n", &format!("{gigabytes}G")]);
-        // The server takes one client at a time, and the look whether it listens was one.
+        // The server takes one client at a time, and the look whether it listens was one: the next is told that it is
+        // busy, or reset.
         for _ in 0..20 {
             let said = process::say(&mut command, LIMIT)?;
             let report: serde_json::Value = serde_json::from_str(&said.out).with_context(|| said.err.clone())?;
@@ -159,7 +160,7 @@ impl Foreign {
             if let Some(figure) = figure {
                 return Ok(figure);
             }
-            ensure!(said.out.contains("busy"), "iperf3 said {}", said.out);
+            ensure!(["busy", "reset by peer"].iter().any(|why| said.out.contains(why)), "iperf3 said {}", said.out);
             std::thread::sleep(Duration::from_millis(100));
         }
         anyhow::bail!("iperf3 stays busy")

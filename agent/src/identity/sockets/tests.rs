@@ -73,8 +73,17 @@ fn a_socket_whose_listener_is_gone_has_no_role_on_its_side() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
+    let gone = cookie(&listener);
     drop(listener);
-    let seen = look(Path::new("/proc")).unwrap();
+    // A test that starts a program at this moment has a copy of it until that program is there.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let seen = loop {
+        let seen = look(Path::new("/proc")).unwrap();
+        if seen.sockets.iter().all(|socket| socket.cookie != gone) {
+            break seen;
+        }
+        assert!(std::time::Instant::now() < deadline, "the listener stays");
+    };
     assert_eq!(find(&seen.sockets, cookie(&client)).role, Role::Unknown);
     assert_eq!(find(&seen.sockets, cookie(&server)).role, Role::Unknown);
 }
