@@ -18,6 +18,10 @@ pub(crate) const CHOICE_VARIABLE: &str = "WEIR_EBPF_TOOLCHAIN";
 /// Flags of every build of the kernel half: the loader needs BTF, and BTF is made from debug information.
 pub(crate) const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
 
+/// rustup's nightly of the other way: the compiler of one day, whose LLVM (22) a released `bpf-linker` knows; newer ones
+/// come with one that none knows yet.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-01";
+
 /// The oldest Debian `rustc` whose LLVM a released `bpf-linker` knows (1.96, LLVM 22).
 const DEBIAN_MINIMUM: (u32, u32) = (1, 96);
 
@@ -35,7 +39,7 @@ pub(crate) struct Toolchain {
 pub(crate) enum Way {
     /// Debian's `rustc-web`, `cargo-web` and `rust-web-src` under `/usr`.
     Debian,
-    /// rustup's nightly with the component `rust-src`.
+    /// rustup's [`NIGHTLY`] with the component `rust-src`.
     Nightly,
 }
 
@@ -97,7 +101,7 @@ impl Toolchain {
             }
             Way::Nightly => {
                 let mut command = Command::new("rustup");
-                command.args(["run", "nightly", "cargo", subcommand]);
+                command.args(["run", NIGHTLY, "cargo", subcommand]);
                 command
             }
         };
@@ -161,9 +165,9 @@ fn debian_lacks() -> Option<String> {
 }
 
 fn nightly_lacks() -> Option<String> {
-    match output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"])) {
-        None => Some("rustup has no toolchain named nightly".to_owned()),
-        Some(sysroot) => library_lacks(Path::new(&sysroot), "rustup component rust-src of nightly"),
+    match output(Command::new("rustup").args(["run", NIGHTLY, "rustc", "--print", "sysroot"])) {
+        None => Some(format!("rustup has no toolchain named {NIGHTLY}")),
+        Some(sysroot) => library_lacks(Path::new(&sysroot), "rustup component rust-src of it"),
     }
 }
 

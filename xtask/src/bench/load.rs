@@ -1,6 +1,7 @@
 //! The load: a small answer of nginx, asked for as fast as possible, at a constant rate, or over many connections.
 
 use std::{
+    fs,
     net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
@@ -12,8 +13,6 @@ use weir_tests::{
     place::{self, Scratch},
     process::{Process, run},
 };
-
-use crate::setup::stamp;
 
 /// Connections of the saturating load.
 const CONNECTIONS: u32 = 64;
@@ -57,30 +56,36 @@ pub(crate) fn saturate(address: SocketAddr, time: Duration) -> Result<Saturated>
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Constant {
     pub(crate) per_second: f64,
-    /// Microseconds, from when a request was due.
+    /// Microseconds, from sending a request to the end of its answer.
     pub(crate) p99: f64,
 }
 
-/// `vegeta` at `rate` requests a second, or at 0 as fast as 64 workers can.
+/// Connections of the load at a constant rate.
+const PACED: u64 = 16;
+
+/// `h2load` at about `rate` requests a second: each connection sends by its own clock.
 pub(crate) fn constant(address: SocketAddr, rate: u64, time: Duration) -> Result<Constant> {
-    let scratch = Scratch::new("vegeta")?;
-    let targets = scratch.write("targets", format!("GET http://{address}/bench\n"))?;
-    let results = scratch.join("results");
-    let vegeta = stamp::tool("vegeta")?;
-    let mut attack = Command::new(&vegeta);
-    attack.args(["attack", "-rate", &rate.to_string(), "-duration", &format!("{}s", time.as_secs())]);
-    if rate == 0 {
-        attack.args(["-max-workers", "64"]);
+    let scratch = Scratch::new("constant")?;
+    let log = scratch.join("requests.log");
+    let mut command = Command::new(place::program("h2load")?);
+    command.args(["--h1", "-t", "1", "-c", &PACED.to_string(), "--rps", &(rate / PACED).max(1).to_string(), "-D"]);
+    command.arg(time.as_secs().to_string()).arg("--log-file").arg(&log).arg(format!("http://{address}/bench"));
+    run(&mut command, time + Duration::from_mins(1))?;
+    let text = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+    p99(&text, time)
+}
+
+/// Reads lines of start, status and duration in microseconds.
+fn p99(log: &str, time: Duration) -> Result<Constant> {
+    let mut durations = Vec::new();
+    for line in log.lines() {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        ensure!(words.next() == Some("200"), "h2load met an error: {line}");
+        durations.push(words.next().and_then(|word| word.parse::<u64>().ok()).with_context(|| line.to_owned())?);
     }
-    attack.arg("-targets").arg(targets).arg("-output").arg(&results);
-    run(&mut attack, time + Duration::from_mins(1))?;
-    // Judged afterwards, so that the judging takes nothing from what is measured.
-    let text = run(Command::new(vegeta).args(["report", "-type=json"]).arg(&results), Duration::from_mins(2))?;
-    let report: serde_json::Value = serde_json::from_str(&text).context("reading vegeta's report")?;
-    let success = report["success"].as_f64();
-    ensure!(success == Some(1.0), "vegeta met errors: {}", report["errors"]);
-    let number = |value: &serde_json::Value| value.as_f64().with_context(|| format!("vegeta said {text}"));
-    Ok(Constant { per_second: number(&report["throughput"])?, p99: number(&report["latencies"]["99th"])? / 1000.0 })
+    durations.sort_unstable();
+    let p99 = durations.get(durations.len() * 99 / 100).context("h2load sent nothing")?;
+    Ok(Constant { per_second: durations.len() as f64 / time.as_secs_f64(), p99: *p99 as f64 })
 }
 
 /// Starts 10 000 connections with a request a second on each.
@@ -101,4 +106,20 @@ pub(crate) fn many_done(mut load: Process, time: Duration) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("requests: "));
     let done = line.and_then(|line| line.split(", ").find_map(|part| part.strip_suffix(" done")?.parse().ok()));
     done.with_context(|| format!("h2load said {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::p99;
+
+    #[test]
+    fn the_99th_of_100_durations_is_read() {
+        let log: Vec<String> = (0..100).rev().map(|n| format!("179571574244{n}\t200\t{n}")).collect();
+        let read = p99(&log.join("\n"), Duration::from_secs(2)).unwrap();
+        assert!((read.p99 - 99.0).abs() < 1e-9 && (read.per_second - 50.0).abs() < 1e-9);
+        assert!(p99("1\t500\t3\n", Duration::from_secs(1)).is_err());
+        assert!(p99("", Duration::from_secs(1)).is_err());
+    }
 }

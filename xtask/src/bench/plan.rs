@@ -177,10 +177,9 @@ fn kernel(rounds: u32, time: Duration, collector: &Collector, report: &mut Repor
 }
 
 fn latency(rounds: u32, time: Duration, collector: &Collector, report: &mut Report) -> Result<()> {
-    // Half of what the honest load tool reaches here, which is less than wrk does: it is the one that is compared.
     let most = {
         let working = Working::start(Variant::Bare, collector)?;
-        load::constant(working.server.address(), 0, Duration::from_secs(3))?.per_second
+        load::saturate(working.server.address(), Duration::from_secs(3))?.per_second
     };
     let rate = count(most / 2.0);
     let mut bare = Samples::default();

@@ -1,28 +1,19 @@
-//! Tools that are built with Go, once for each set of pins: the OpenTelemetry Collector and the load generator.
+//! The OpenTelemetry Collector, built with Go once for each set of pins.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{Install, Piece, Stage, golang, pins, stamp};
+use super::{Install, Piece, golang, pins, stamp};
 use crate::{repo, shell};
 
-pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
-    let mut pieces = vec![Piece {
+pub(crate) fn pieces() -> Vec<Piece> {
+    vec![Piece {
         name: "OpenTelemetry Collector".to_owned(),
         why: "judge of the export (two minutes to build, once)".to_owned(),
         check: Box::new(|| stamp::check("otelcol", &["--version"], &collector_pins())),
         install: Install::Own(install_collector),
-    }];
-    if stage >= Stage::Bench {
-        pieces.push(Piece {
-            name: "vegeta".to_owned(),
-            why: "constant-rate load".to_owned(),
-            check: Box::new(|| stamp::check("vegeta", &["-version"], pins::VEGETA.1)),
-            install: Install::Own(install_vegeta),
-        });
-    }
-    pieces
+    }]
 }
 
 fn collector_pins() -> String {
@@ -56,12 +47,4 @@ fn install_collector() -> Result<()> {
             .current_dir(work.join("otelcol")),
     )?;
     stamp::write("otelcol", &collector_pins())
-}
-
-fn install_vegeta() -> Result<()> {
-    let (module, version) = pins::VEGETA;
-    let tool = stamp::tool("vegeta")?;
-    let folder = tool.parent().context("the cache has no folder for tools")?;
-    shell::run(golang::command().args(["install", &format!("{module}@{version}")]).env("GOBIN", folder))?;
-    stamp::write("vegeta", version)
 }

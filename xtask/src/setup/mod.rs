@@ -110,7 +110,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.extend(golang::pieces());
         pieces.extend(peers::pieces());
         pieces.extend(crowdsec::pieces());
-        pieces.extend(collector::pieces(stage));
+        pieces.extend(collector::pieces());
         pieces.extend(kubernetes::pieces());
     }
     pieces

@@ -128,6 +128,3 @@ pub(crate) const KUBERNETES: &str = "1.34.4";
 
 /// What the collector is built of.
 pub(crate) const COLLECTOR_PARTS: &str = include_str!("ocb.yaml");
-
-/// Constant-rate load with honest percentiles.
-pub(crate) const VEGETA: (&str, &str) = ("github.com/tsenart/vegeta/v12", "v12.13.0");

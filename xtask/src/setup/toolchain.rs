@@ -32,7 +32,16 @@ pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
         }
     }
     // On a bare machine the way is not there yet, but known: this list is made before anything is installed.
-    if stage >= Stage::Test && !wants_nightly() {
+    if stage >= Stage::Test && wants_nightly() {
+        pieces.push(Piece {
+            name: format!("clippy of {}", search::NIGHTLY),
+            why: "cargo xtask lint of the kernel half".to_owned(),
+            check: Box::new(|| shell::succeeds("rustup", &["run", search::NIGHTLY, "cargo-clippy", "--version"])),
+            install: Install::Own(|| {
+                shell::run(Command::new("rustup").args(["component", "add", "--toolchain", search::NIGHTLY, "clippy"]))
+            }),
+        });
+    } else if stage >= Stage::Test {
         pieces.push(Piece {
             name: pins::EBPF_CLIPPY.to_owned(),
             why: "cargo xtask lint of the kernel half".to_owned(),
@@ -75,7 +84,7 @@ fn install() -> Result<()> {
             shell::run(Command::new("rustup").args([
                 "toolchain",
                 "install",
-                "nightly",
+                search::NIGHTLY,
                 "--profile",
                 "minimal",
                 "--component",
@@ -96,7 +105,7 @@ fn llvm_major(way: Way) -> Result<u32> {
         Way::Debian => Command::new("/usr/bin/rustc"),
         Way::Nightly => {
             let mut command = Command::new("rustup");
-            command.args(["run", "nightly", "rustc"]);
+            command.args(["run", search::NIGHTLY, "rustc"]);
             command
         }
     };
