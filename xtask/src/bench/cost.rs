@@ -65,17 +65,21 @@ pub(crate) fn since(after: &BTreeMap<String, Runs>, before: &BTreeMap<String, Ru
     after.iter().map(added).filter(|(_, runs)| runs.count > 0).collect()
 }
 
-/// Seconds that the threads of a process have run, in themselves and in the kernel; exact to the nanosecond, where
-/// `/proc/PID/stat` counts ticks. Threads that ended do not count: the agent's workers live as long as it.
-pub(crate) fn processor_time(pid: u32) -> Result<f64> {
-    let mut nanoseconds = 0_u64;
+/// Seconds that the threads of a process have run, in themselves and in the kernel, by thread name; exact to the
+/// nanosecond, where `/proc/PID/stat` counts ticks. Threads that ended do not count: the agent's workers live as long
+/// as it.
+pub(crate) fn processor_time(pid: u32) -> Result<BTreeMap<String, f64>> {
+    let mut seconds = BTreeMap::new();
     let folder = format!("/proc/{pid}/task");
     for thread in fs::read_dir(&folder).with_context(|| format!("reading {folder}"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat")).context("reading a thread's schedstat")?;
-        nanoseconds +=
+        let thread = thread?.path();
+        let name = fs::read_to_string(thread.join("comm")).context("reading a thread's comm")?;
+        let text = fs::read_to_string(thread.join("schedstat")).context("reading a thread's schedstat")?;
+        let nanoseconds =
             text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).context("no time in schedstat")?;
+        *seconds.entry(name.trim().to_owned()).or_default() += nanoseconds as f64 / 1e9;
     }
-    Ok(nanoseconds as f64 / 1e9)
+    Ok(seconds)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     sample::Samples,
     start,
     table::{Budget, Report, Row, number},
-    variant::{Collector, Round, Variant, Working},
+    variant::{Collector, Round, Spent, Variant, Working},
 };
 
 /// A part of the benchmark.
@@ -103,14 +103,11 @@ fn throughput(rounds: u32, time: Duration, collector: &Collector, report: &mut R
     }
     for (variant, budget) in [(Variant::Kept, 1.0), (Variant::Sampled, f64::NAN), (Variant::Spans, 3.0)] {
         let spent = || all.get(&variant).into_iter().flatten().filter_map(|round| Some((round, round.spent.as_ref()?)));
-        let cpu = spent().map(|(_, spent)| spent.cpu * 1e6 / spent.calls as f64).collect();
+        let cpu = spent().map(|(_, spent)| spent.cpu() * 1e6 / spent.calls as f64).collect();
         let budget = (!budget.is_nan()).then_some(Budget::AtMost(budget));
-        report.rows.push(Row::new(
-            &format!("agent's processor time a call, {}", variant.name()),
-            "µs",
-            Samples(cpu),
-            budget,
-        ));
+        let name = format!("agent's processor time a call, {}", variant.name());
+        let row = Row::new(&name, "µs", Samples(cpu), budget);
+        report.rows.push(row.because(by_thread(spent().map(|(_, spent)| spent))));
         let lost = spent().map(|(_, spent)| spent.lost as f64).collect();
         let name = format!("messages lost at that load, {}", variant.name());
         report.rows.push(Row::new(&name, "", Samples(lost), Some(Budget::AtMost(0.0))));
@@ -232,11 +229,27 @@ fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Re
 fn shared(rounds: Option<&Vec<Round>>, time: Duration) -> String {
     let spent = rounds.into_iter().flatten().filter_map(|round| round.spent.as_ref());
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let part = Samples(spent.map(|spent| spent.cpu / time.as_secs_f64() / cores).collect());
+    let part = Samples(spent.map(|spent| spent.cpu() / time.as_secs_f64() / cores).collect());
     let part = part.median().unwrap_or_default() * 100.0;
     format!(
         "the agent itself took {part:.0} % of the cores that the load and the server saturate, beside the programs in their own time"
     )
+}
+
+/// What the agent's threads spend on a call, the greatest first.
+fn by_thread<'a>(spent: impl Iterator<Item = &'a Spent>) -> String {
+    let mut threads: BTreeMap<&str, Samples> = BTreeMap::new();
+    for spent in spent {
+        for (name, seconds) in &spent.threads {
+            threads.entry(name).or_default().push(seconds * 1e6 / spent.calls as f64);
+        }
+    }
+    let mut medians: Vec<_> = threads
+        .into_iter()
+        .filter_map(|(name, each)| Some((name, each.median().filter(|each| *each >= 0.01)?)))
+        .collect();
+    medians.sort_by(|one, other| other.1.total_cmp(&one.1));
+    medians.iter().map(|(name, each)| format!("{name} {each:.2} µs")).collect::<Vec<_>>().join(", ")
 }
 
 /// What the figures were measured on.

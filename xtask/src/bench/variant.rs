@@ -1,6 +1,6 @@
 //! What is at work while the load runs.
 
-use std::{fs, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use weir_tests::{
@@ -129,8 +129,8 @@ pub(crate) struct Round {
 
 /// What the agent did and used.
 pub(crate) struct Spent {
-    /// Processor time, seconds.
-    pub(crate) cpu: f64,
+    /// Processor time by thread name, seconds.
+    pub(crate) threads: BTreeMap<String, f64>,
     /// Calls assembled, both sides counted.
     pub(crate) calls: u64,
     /// Messages lost for any reason.
@@ -141,14 +141,21 @@ impl Spent {
     fn read(agent: &Agent) -> Result<Self> {
         let page = agent.page()?;
         Ok(Self {
-            cpu: cost::processor_time(agent.pid())?,
+            threads: cost::processor_time(agent.pid())?,
             calls: count(page.sum("weir_calls_total", &[])),
             lost: count(page.sum("weir_messages_total", &[("stage", "lost")])),
         })
     }
 
     fn since(&self, before: &Self) -> Self {
-        Self { cpu: self.cpu - before.cpu, calls: self.calls - before.calls, lost: self.lost - before.lost }
+        let earlier = |name: &String| before.threads.get(name).copied().unwrap_or_default();
+        let threads = self.threads.iter().map(|(name, seconds)| (name.clone(), seconds - earlier(name))).collect();
+        Self { threads, calls: self.calls - before.calls, lost: self.lost - before.lost }
+    }
+
+    /// Processor time of all threads, seconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.threads.values().sum()
     }
 }
 
