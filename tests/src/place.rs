@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -52,16 +53,23 @@ fn existing(mut candidates: impl Iterator<Item = PathBuf>, name: &str) -> Result
     }
 }
 
-/// The agent under test: `WEIR_BIN`, else the workspace's release binary.
+static WEIR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the agent under test for this process; the first word counts.
+pub fn use_weir(path: PathBuf) {
+    WEIR.get_or_init(|| path);
+}
+
+/// The agent under test: [`use_weir`], `WEIR_BIN`, else the workspace's release binary.
 pub fn weir() -> Result<PathBuf> {
-    let path = match std::env::var_os("WEIR_BIN") {
+    let path = WEIR.get_or_init(|| match std::env::var_os("WEIR_BIN") {
         Some(path) => PathBuf::from(path),
         None => sources().join("../target/release/weir"),
-    };
+    });
     if !path.exists() {
-        bail!("{} is missing: run `cargo xtask build`", path.display());
+        bail!("{} is missing: run `cargo xtask test`, which builds it", path.display());
     }
-    Ok(path)
+    Ok(path.clone())
 }
 
 /// A folder of one test, removed with everything in it.

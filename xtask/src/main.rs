@@ -26,7 +26,7 @@ struct Arguments {
 enum Verb {
     /// Find or install what a purpose needs; says what it does and why
     Setup(setup::Arguments),
-    /// Build the release binary
+    /// Build the binary to install, optimised as a whole: target/dist/weir
     Build,
     /// Build Weir and show this machine's calls as they happen
     Run(run::Arguments),
@@ -46,7 +46,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::main(&arguments),
-        Verb::Build => setup::prepare(setup::Stage::Run).and_then(|()| run::build()),
+        Verb::Build => setup::prepare(setup::Stage::Run).and_then(|()| run::build_dist()),
         Verb::Run(arguments) => run::main(&arguments),
         Verb::Watch(arguments) => run::watch(&arguments),
         Verb::Test(arguments) => suites::main(&arguments),

@@ -23,6 +23,11 @@ pub(crate) fn weir() -> PathBuf {
     target().join("release/weir")
 }
 
+/// The binary to install, whether it is built or not: profile `dist`.
+pub(crate) fn dist() -> PathBuf {
+    target().join("dist/weir")
+}
+
 /// The folder of peers and built tools, shared by all checkouts of this user:
 /// `weir-ci` in `XDG_CACHE_HOME` or `~/.cache`.
 pub(crate) fn cache() -> Result<PathBuf> {

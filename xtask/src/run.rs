@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::IsTerminal as _,
     os::unix::process::{CommandExt as _, parent_id},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -76,13 +77,24 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     Err(agent.exec()).with_context(|| format!("starting {}", weir.display()))
 }
 
-/// Builds the release binary.
+/// Builds the binary that is run and tested here.
 pub(crate) fn build() -> Result<()> {
+    built("release", &repo::weir())
+}
+
+/// Builds the binary to install, and to measure.
+pub(crate) fn build_dist() -> Result<()> {
+    built("dist", &repo::dist())
+}
+
+fn built(profile: &str, binary: &Path) -> Result<()> {
     let begin = Instant::now();
     shell::run(
-        Command::new("cargo").args(["build", "--quiet", "--release", "--package", "weir"]).current_dir(repo::root()),
+        Command::new("cargo")
+            .args(["build", "--quiet", "--profile", profile, "--package", "weir"])
+            .current_dir(repo::root()),
     )?;
-    eprintln!("build: {} ({:.1} s)", repo::weir().display(), begin.elapsed().as_secs_f32());
+    eprintln!("build: {} ({:.1} s)", binary.display(), begin.elapsed().as_secs_f32());
     Ok(())
 }
 

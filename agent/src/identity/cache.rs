@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
 
+use foldhash::fast::RandomState;
+
 /// Two maps: what is used moves to the young one; when that is full, the old one is dropped and the young one grows old.
 /// Holds at most `limit` entries, and never drops one of the `limit / 2` used last.
 #[derive(Debug)]
 pub(super) struct Cache<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
     half: usize,
     /// Entries dropped because the map was full.
     pub(super) evicted: u64,
@@ -17,7 +19,7 @@ pub(super) struct Cache<K, V> {
 
 impl<K: Eq + Hash + Copy, V> Cache<K, V> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), half: (limit / 2).max(1), evicted: 0 }
+        Self { young: HashMap::default(), old: HashMap::default(), half: (limit / 2).max(1), evicted: 0 }
     }
 
     /// How many entries there are.

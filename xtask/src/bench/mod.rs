@@ -47,7 +47,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
         bail!("attaching programs needs root");
     }
     setup::prepare(Stage::Bench)?;
-    run::build()?;
+    run::build_dist()?;
+    weir_tests::place::use_weir(repo::dist());
     noop::build()?;
     let report = plan::measure(arguments.rounds, arguments.seconds, &arguments.parts)?;
     if arguments.json {
