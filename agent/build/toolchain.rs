@@ -15,8 +15,11 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// Names the way by hand: `debian`, `nightly`, or `auto` (the default).
 pub(crate) const CHOICE_VARIABLE: &str = "WEIR_EBPF_TOOLCHAIN";
 
-/// Flags of every build of the kernel half: the loader needs BTF, and BTF is made from debug information.
-pub(crate) const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+/// Flags of every build of the kernel half. The loader needs BTF, and BTF is made from debug information. Blocks stay in
+/// the order in which they are entered: LLVM's own order may end a loop by falling into its head, which the verifiers of
+/// Linux 5.10 and 6.1 take for an endless loop (`back-edge from insn`, `push_insn` of `kernel/bpf/verifier.c`). Checked
+/// by `agent/tests/object.rs`.
+pub(crate) const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--llvm-args=-disable-block-placement";
 
 /// rustup's nightly of the other way: the compiler of one day, whose LLVM (22) a released `bpf-linker` knows; newer ones
 /// come with one that none knows yet.

@@ -205,7 +205,9 @@ pub(super) fn told(error: &ProgramError) -> String {
         // The verifier's last lines say what it refused.
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let tail: Vec<_> = log.lines().rev().take(3).collect();
+            let is_figure =
+                |line: &&str| ["verification time", "stack depth", "processed "].iter().any(|it| line.starts_with(it));
+            let tail: Vec<_> = log.lines().filter(|line| !is_figure(line)).rev().take(3).collect();
             format!("{io_error}; verifier: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" | "))
         }
         _ => chain(error),
