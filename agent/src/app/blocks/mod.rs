@@ -1,16 +1,19 @@
 //! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
 
 mod allow;
+mod book;
 mod breaker;
+mod document;
 mod gate;
 pub(super) mod groups;
+mod hits;
 mod log;
 mod radius;
+mod refused;
 pub(super) mod sources;
 mod verdict;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,29 +23,25 @@ use weir_common::verdict::GateSlot;
 use crate::clock;
 use crate::config::{self, Settings};
 use crate::kernel::destroy::Destroyer;
-use crate::kernel::gate::GateError;
 use crate::kernel::load::Half;
-use crate::model::json::time;
 use crate::model::{Exchange, Kind, Verdict};
-use crate::policy::check::{Arrival, CheckError, VALUES_MAX, check};
-use crate::policy::machine::MachineError;
+use crate::policy::check::{Arrival, check};
 use crate::policy::meet::{Buckets, Seen, judge};
-use crate::policy::rule::{Action, Mode, Rule, Source};
+use crate::policy::rule::{Mode, Rule, Source};
 use crate::policy::set::{RuleSet, SetError};
 use crate::policy::written::WrittenRule;
 use crate::recent::Recent;
 
 use allow::Allowed;
+use book::Book;
 use breaker::{Breaker, Threshold, Tripped};
+use document::document;
 use gate::Kernel;
-use log::{Log, LogError};
+use log::Log;
+pub(super) use refused::Refused;
 
 /// How long a rule holds that came by the control socket without a time.
 const TTL: &str = "1h";
-/// Clients of a rule that are counted one by one; calls of further ones are counted together.
-const CLIENTS: usize = 1024;
-/// Clients of a rule that are shown.
-const SHOWN: usize = 10;
 /// The gate's counters, as they are told.
 const COUNTS: [(&str, GateSlot); 9] = [
     ("connections_saved", GateSlot::ALLOWED),
@@ -55,134 +54,6 @@ const COUNTS: [(&str, GateSlot); 9] = [
     ("connections_unjudged", GateSlot::NO_STORAGE),
     ("verdicts_lost", GateSlot::LOST),
 ];
-
-/// Why a change was refused. Nothing of it was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Not a rule.
-    #[error("not a rule: {0}")]
-    Written(#[from] serde_json::Error),
-    /// A rule of the configuration.
-    #[error("enforce.rules[{0}]: {1}")]
-    Config(usize, #[source] CheckError),
-    /// The rule.
-    #[error(transparent)]
-    Check(#[from] CheckError),
-    /// All rules together.
-    #[error(transparent)]
-    Set(#[from] SetError),
-    /// All rules together.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// The change can't be recorded.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Neither word.
-    #[error("mode: {0:?} is neither monitor nor enforce")]
-    Mode(String),
-    /// The kernel half refused it.
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    /// There is nothing in the kernel that could drop.
-    #[error("the kernel half is not loaded: nothing can be dropped")]
-    NoGate,
-    /// The configuration's own.
-    #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
-    Configured(String),
-    /// It would come again.
-    #[error("rule {0} is of {1}: remove it there")]
-    Elsewhere(String, Source),
-    /// Rules of files.
-    #[error(transparent)]
-    Files(#[from] config::Problems),
-    /// A detector that finds too much.
-    #[error("detector {0} has {1} rules already")]
-    Detector(String, usize),
-}
-
-/// What a rule met.
-#[derive(Debug, Default)]
-struct Hits {
-    calls: u64,
-    last_unix_ns: u64,
-    clients: HashMap<IpAddr, u64>,
-    others: u64,
-}
-
-impl Hits {
-    fn add(&mut self, client: IpAddr, unix_ns: u64) {
-        self.calls += 1;
-        self.last_unix_ns = self.last_unix_ns.max(unix_ns);
-        if self.clients.len() < CLIENTS || self.clients.contains_key(&client) {
-            *self.clients.entry(client).or_default() += 1;
-        } else {
-            self.others += 1;
-        }
-    }
-}
-
-struct Book {
-    set: RuleSet,
-    buckets: Buckets,
-    hits: BTreeMap<Arc<str>, Hits>,
-    allowed: Allowed,
-    log: Log,
-    made: u64,
-    kernel: Option<Kernel>,
-    breaker: Breaker,
-    /// Why rules are in monitor mode that were in enforce mode.
-    tripped: BTreeMap<Arc<str>, String>,
-    /// The configuration's mode.
-    configured: Mode,
-    /// The kernel half was tried and refuses: said once.
-    beaten: bool,
-}
-
-impl Book {
-    /// Rules in enforce mode are carried out by the kernel half.
-    fn enforces(&self) -> bool {
-        self.set.mode() == Mode::Enforce
-    }
-
-    /// Removes and adds rules, in the kernel half too: all of it or nothing.
-    fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<(), Refused> {
-        let leaving: Vec<Rule> =
-            remove.iter().filter_map(|id| self.set.get(id).map(|rule| Rule::clone(rule))).collect();
-        let arriving: Vec<Arc<str>> = add.iter().map(|rule| Arc::clone(&rule.id)).collect();
-        let change = self.set.change(remove, add)?;
-        let Some(kernel) = self.kernel.clone().filter(|_| self.enforces()) else { return Ok(()) };
-        let Err(error) = kernel.apply(&self.set, &change) else { return Ok(()) };
-        drop(self.set.change(&arriving, leaving)?);
-        if let Err(again) = kernel.open(&self.set, &self.allowed) {
-            tracing::error!(error = %again, "the rules as they were can't be put back: the node is in monitor mode, nothing is dropped");
-            drop(self.set.set_mode(Mode::Monitor));
-        }
-        Err(error.into())
-    }
-
-    /// Sets the node's mode, in the kernel half too.
-    fn set_mode(&mut self, mode: Mode) -> Result<(), Refused> {
-        if mode == self.set.mode() {
-            return Ok(());
-        }
-        let kernel = self.kernel.clone();
-        match (mode, kernel) {
-            (Mode::Enforce, None) => return Err(Refused::NoGate),
-            (Mode::Enforce, Some(kernel)) => {
-                drop(self.set.set_mode(mode));
-                if let Err(error) = kernel.open(&self.set, &self.allowed) {
-                    drop(self.set.set_mode(Mode::Monitor));
-                    return Err(error.into());
-                }
-            }
-            (Mode::Monitor, kernel) => {
-                drop(self.set.set_mode(mode));
-                kernel.map_or(Ok(()), |kernel| kernel.close())?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Drop decisions of this node.
 pub(super) struct Blocks {
@@ -417,13 +288,7 @@ impl Blocks {
                 told["tripped"] = why.clone().into();
             }
             if let Some(hits) = book.hits.get(&rule.id) {
-                let mut top: Vec<_> = hits.clients.iter().collect();
-                top.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-                let top = top.iter().take(SHOWN).map(|(client, calls)| json!({ "client": client, "calls": calls }));
-                told["hits"] = hits.calls.into();
-                told["last_hit"] = time(hits.last_unix_ns).into();
-                told["top_clients"] = top.collect();
-                told["calls_of_other_clients"] = hits.others.into();
+                hits.tell(&mut told);
             }
             told
         });
@@ -529,51 +394,4 @@ fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> 
     book.made += 1;
     let id = format!("b{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
     Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &book.allowed)?)
-}
-
-/// A rule as it is told.
-fn document(rule: &Rule) -> Value {
-    // Of a long list the first ones and their number.
-    let shown = if rule.clients.len() > VALUES_MAX { SHOWN } else { VALUES_MAX };
-    let texts = |list: Vec<String>| Value::from(list);
-    let mut told = json!({
-        "id": &*rule.id,
-        "action": rule.action.as_str(),
-        "mode": rule.mode.as_str(),
-        "end": rule.ending.as_str(),
-        "strict": rule.strict,
-        "force": rule.force,
-        "priority": rule.priority,
-        "reason": &*rule.reason,
-        "author": &*rule.author,
-        "source": rule.source.to_string(),
-        "created": time(rule.created_unix_ns),
-        "until": rule.until.map(|until| time(until.unix_ns)),
-    });
-    for (key, list) in [
-        ("client.address", rule.clients.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>()),
-        ("client.who", rule.client_who.iter().map(ToString::to_string).collect()),
-        ("server.who", rule.server_who.iter().map(ToString::to_string).collect()),
-        ("server.address", rule.servers.iter().map(ToString::to_string).collect()),
-        ("method", rule.request.methods.iter().map(ToString::to_string).collect()),
-        ("path", rule.request.paths.iter().map(ToString::to_string).collect()),
-        ("host", rule.request.hosts.iter().map(ToString::to_string).collect()),
-    ] {
-        if !list.is_empty() {
-            told[key] = texts(list);
-        }
-    }
-    if rule.clients.len() > shown {
-        told["client.addresses"] = rule.clients.len().into();
-    }
-    if !rule.ports.is_empty() {
-        told["server.port"] = rule.ports.clone().into();
-    }
-    if let Action::Limit(limit) = rule.action {
-        told["limit"] = json!({
-            "requests": limit.requests, "seconds": limit.per_ns as f64 / 1e9, "burst": limit.burst,
-            "per": if limit.per_client { "client" } else { "rule" },
-        });
-    }
-    told
 }
