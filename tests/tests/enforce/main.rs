@@ -5,6 +5,7 @@ mod clients;
 mod evasion;
 mod evidence;
 mod limits;
+mod pairs;
 mod safety;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
