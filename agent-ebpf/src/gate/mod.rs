@@ -135,7 +135,7 @@ pub(crate) fn stand(skb: *mut __sk_buff, way: Way) -> i32 {
         return PASS;
     }
     if staged!(gate, begun) == 0 {
-        stage!(gate, begun, 1);
+        stage!(gate, begun, if listens { 2 } else { 1 });
         let ends = if listens {
             let Some(ends) = packet::ends(skb) else { return PASS };
             ends

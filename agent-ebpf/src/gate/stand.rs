@@ -91,7 +91,11 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
         // Counted where it is a slot that is saved from.
         wanted |= SLOT_FORCE;
         if entry.soft == 0 {
-            saved(entry);
+            // A connection is judged more than once; what its listener sees is not the connection yet.
+            if staged!(gate, saved) == 0 && staged!(gate, begun) != 2 {
+                stage!(gate, saved, 1);
+                saved(entry);
+            }
             stage!(gate, slots, [0; WORDS]);
             return;
         }

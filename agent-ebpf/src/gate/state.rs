@@ -100,12 +100,14 @@ pub(crate) struct Gate {
     pub todo: u8,
     /// 1: the client is on this node.
     pub at_client: u8,
-    /// 1: its judgement has begun.
+    /// 1: its judgement has begun; 2: that of a packet whose socket is a listener.
     pub begun: u8,
     /// `VERDICT_*` of what is being decided.
     pub flags: u8,
+    /// 1: the allow-list saved it, and that is counted.
+    pub saved: u8,
     /// Zero.
-    pub more: [u8; 4],
+    pub more: [u8; 3],
 }
 
 /// Whoever reads heads for this connection keeps others out; false: somebody does already.

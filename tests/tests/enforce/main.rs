@@ -1,6 +1,7 @@
 //! What rules in enforce mode refuse never reaches the application, and everything else does, byte for byte: real
 //! servers, with their own logs as witnesses (acceptance group E).
 
+mod admin;
 mod clients;
 mod evasion;
 mod evidence;

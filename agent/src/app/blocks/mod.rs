@@ -10,6 +10,7 @@ mod hits;
 mod log;
 mod radius;
 mod refused;
+mod session;
 pub(super) mod sources;
 mod verdict;
 
@@ -65,6 +66,8 @@ pub(super) struct Blocks {
     /// Up to which of these the capturing thread told them to the kernel half.
     told: AtomicU64,
     destroyer: Option<Destroyer>,
+    /// The configuration, as far as the allow-list follows from it.
+    settings: Mutex<Settings>,
 }
 
 impl Blocks {
@@ -87,6 +90,7 @@ impl Blocks {
             identities: 0.into(),
             told: 0.into(),
             destroyer: destroyer.ok(),
+            settings: Mutex::new(settings.clone()),
         };
         blocks.configure(settings)?;
         Ok(blocks)
@@ -98,19 +102,20 @@ impl Blocks {
 
     /// Takes over a configuration's rules and mode, all of it or nothing.
     pub(super) fn configure(&self, settings: &Settings) -> Result<(), Refused> {
+        let fresh = Allowed::gather(settings);
         let mut book = self.book();
-        let allowed = Allowed::gather(settings);
         let mut rules = Vec::with_capacity(settings.rules.len());
         for (n, written) in settings.rules.iter().enumerate() {
             let arrival = arrival(Source::Config, "config".into(), format!("config-{n}").into());
-            rules.push(check(written, &arrival, &allowed).map_err(|error| Refused::Config(n, error))?);
+            rules.push(check(written, &arrival, &fresh).map_err(|error| Refused::Config(n, error))?);
         }
         let old: Vec<Arc<str>> =
             book.set.rules().filter(|rule| rule.source == Source::Config).map(|rule| Arc::clone(&rule.id)).collect();
         if !(old.is_empty() && rules.is_empty()) {
             book.change(&old, rules)?;
         }
-        book.allowed = allowed;
+        book.allowed.renew(fresh);
+        book.allowed.warn();
         book.breaker.set(threshold(settings));
         book.tripped.clear();
         if let Some(kernel) = book.kernel.clone() {
@@ -125,7 +130,26 @@ impl Blocks {
             }
         }
         self.note(&book);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings.clone();
         Ok(())
+    }
+
+    /// Gathers the allow-list anew: to be called every now and then, where it may wait for names to be resolved.
+    pub(super) fn look_around(&self) {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = Allowed::gather(&settings);
+        let mut book = self.book();
+        if book.allowed.renew(fresh) {
+            allow(&book);
+        }
+    }
+
+    /// A process asks for a change: the ssh client that it works for is not to be met.
+    pub(super) fn admin(&self, pid: Option<u32>) {
+        let mut book = self.book();
+        if pid.is_some_and(|pid| book.allowed.admin(pid)) {
+            allow(&book);
+        }
     }
 
     /// Takes the kernel half, and enforces where the configuration asks for it. A gate that is refused is said: the
@@ -318,8 +342,12 @@ impl Blocks {
     pub(super) fn mode(&self) -> Value {
         let book = self.book();
         let kernel = book.kernel.as_ref();
+        let allowed = match kernel {
+            Some(kernel) => kernel.look(|gate| book.allowed.rows(|prefix| gate.saved(prefix.bytes, prefix.len))),
+            None => book.allowed.rows(|_| 0),
+        };
         let mut told = json!({
-            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows(),
+            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": allowed,
         });
         if let Some(kernel) = kernel {
             let counts =
@@ -366,6 +394,14 @@ impl From<config::Mode> for Mode {
             config::Mode::Monitor => Self::Monitor,
             config::Mode::Enforce => Self::Enforce,
         }
+    }
+}
+
+/// Tells the kernel half the allow-list, where it asks for it.
+fn allow(book: &Book) {
+    if let Some(Err(error)) = book.kernel.as_ref().filter(|_| book.enforces()).map(|kernel| kernel.allow(&book.allowed))
+    {
+        tracing::error!(%error, "the kernel half has another allow-list than the agent");
     }
 }
 
