@@ -8,6 +8,7 @@ mod evidence;
 mod limits;
 mod pairs;
 mod safety;
+mod shared;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

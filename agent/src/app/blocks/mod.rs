@@ -3,6 +3,7 @@
 mod allow;
 mod book;
 mod breaker;
+mod crowd;
 mod document;
 mod gate;
 pub(super) mod groups;
@@ -36,6 +37,7 @@ use crate::recent::Recent;
 use allow::Allowed;
 use book::Book;
 use breaker::{Breaker, Threshold, Tripped};
+use crowd::{Crowd, Near};
 use document::document;
 use gate::Kernel;
 use log::Log;
@@ -66,6 +68,8 @@ pub(super) struct Blocks {
     /// Up to which of these the capturing thread told them to the kernel half.
     told: AtomicU64,
     destroyer: Option<Destroyer>,
+    /// Who is behind which address.
+    crowd: Mutex<Crowd>,
     /// The configuration, as far as the allow-list follows from it.
     settings: Mutex<Settings>,
 }
@@ -90,6 +94,7 @@ impl Blocks {
             identities: 0.into(),
             told: 0.into(),
             destroyer: destroyer.ok(),
+            crowd: Mutex::default(),
             settings: Mutex::new(settings.clone()),
         };
         blocks.configure(settings)?;
@@ -98,6 +103,10 @@ impl Blocks {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over a configuration's rules and mode, all of it or nothing.
@@ -185,6 +194,7 @@ impl Blocks {
 
     /// What the rules say of a call.
     pub(super) fn judge(&self, exchange: &Exchange) -> Option<Verdict> {
+        self.crowd().came(exchange, clock::monotonic_ns());
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
@@ -217,7 +227,7 @@ impl Blocks {
     /// Adds a rule in the name of `who`.
     pub(super) fn add(&self, who: &str, written: Value) -> Result<Value, Refused> {
         let mut book = self.book();
-        let rule = match checked(&mut book, who, written) {
+        let rule = match checked(&mut book, &self.crowd(), who, written) {
             Ok(rule) => rule,
             Err(refused) => {
                 book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)?;
@@ -240,7 +250,7 @@ impl Blocks {
 
     /// What a rule would have met of the last hour's kept calls. Nothing is changed.
     pub(super) fn rehearse(&self, who: &str, written: Value, recent: &Recent) -> Result<Value, Refused> {
-        let rule = checked(&mut self.book(), who, written)?;
+        let rule = checked(&mut self.book(), &self.crowd(), who, written)?;
         let mut told = radius::of(&rule, recent);
         told["rule"] = document(&rule);
         Ok(told)
@@ -418,7 +428,7 @@ fn arrival(source: Source, author: Arc<str>, id: Arc<str>) -> Arrival {
 }
 
 /// A rule that came by the control socket.
-fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> {
+fn checked(book: &mut Book, crowd: &Crowd, who: &str, written: Value) -> Result<Rule, Refused> {
     let mut written: WrittenRule = serde_json::from_value(written)?;
     // Who it is, says the kernel.
     written.author = None;
@@ -429,5 +439,6 @@ fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> 
     }
     book.made += 1;
     let id = format!("b{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
-    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &book.allowed)?)
+    let near = Near { allowed: &book.allowed, crowd };
+    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &near)?)
 }
