@@ -22,6 +22,8 @@ pub const ALLOWED: u32 = 1024;
 pub const LIMITS: u32 = 65_536;
 /// Rows of the identity table.
 pub const IDENTITIES: u32 = 16_384;
+/// Clients of this node that their servers may ask for.
+pub const PEERS: u32 = 8192;
 /// Address prefixes around one address that are looked at, longest first.
 pub const NESTED: u32 = 8;
 
@@ -186,8 +188,8 @@ pub struct Bank {
     pub enforce: u32,
     /// 1: some slot asks for identity groups.
     pub identity: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: some slot asks for groups of both ends.
+    pub pairs: u32,
 }
 const _: () = assert!(size_of::<Bank>() == 80);
 

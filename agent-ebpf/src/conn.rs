@@ -116,6 +116,8 @@ pub(crate) struct Conn {
     pub sk: u64,
     /// cgroup of the socket.
     pub cgroup: u64,
+    /// Sequence numbers with which the two ways' streams begin, by way; zeros where the handshake was not seen.
+    pub start: [u32; 2],
 }
 const _: () = assert!(core::mem::offset_of!(Conn, next) == 56 && core::mem::offset_of!(Conn, held_tgid) == 120);
 

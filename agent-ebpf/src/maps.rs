@@ -9,8 +9,8 @@ use weir_common::judge::{Classes, Row};
 use weir_common::knob::Slot;
 use weir_common::verdict::{
     ALLOWED as ALLOWED_MAX, AddressRow, AllowRow, Bank, GateSlot, IDENTITIES as IDENTITIES_MAX, IdentityKey,
-    LIMITS as LIMITS_MAX, LimitKey, MASKS as MASKS_MAX, Mask, PREFIXES, PrefixKey, SLOTS as SLOTS_MAX,
-    STATES as STATES_MAX, Slot as RuleSlot, SlotCount,
+    LIMITS as LIMITS_MAX, LimitKey, MASKS as MASKS_MAX, Mask, PEERS as PEERS_MAX, PREFIXES, PrefixKey,
+    SLOTS as SLOTS_MAX, STATES as STATES_MAX, Slot as RuleSlot, SlotCount,
 };
 
 use crate::checksum::Sum;
@@ -133,6 +133,13 @@ map! {
 map! {
     /// Identity groups of cgroups, processes and task names.
     IDENTITIES: Identities, BPF_MAP_TYPE_HASH, IdentityKey, u64, IDENTITIES_MAX as usize, NO_PREALLOC
+}
+
+map! {
+    /// Who sends, by the sequence numbers with which both streams of the connection begin (`Conn::start`, as the client
+    /// has them): so its server on this node knows it, whatever was done to addresses on the way. Written with the first
+    /// segment of a generation of rules that names both ends, read when that segment arrives.
+    PEERS: Peers, BPF_MAP_TYPE_LRU_HASH, [u32; 2], [u64; 4], PEERS_MAX as usize, 0
 }
 
 map! {

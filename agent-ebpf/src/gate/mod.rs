@@ -135,11 +135,15 @@ pub(crate) fn stand(skb: *mut __sk_buff, way: Way) -> i32 {
         return PASS;
     }
     if staged!(gate, begun) == 0 {
-        stage!(gate, begun, 1);
+        stage!(gate, begun, if listens { 2 } else { 1 });
         let ends = if listens {
             let Some(ends) = packet::ends(skb) else { return PASS };
             ends
         } else {
+            if !conn.is_null() {
+                stage!(gate, start[0], staged!(conn, start[0]));
+                stage!(gate, start[1], staged!(conn, start[1]));
+            }
             track::ends(sk)
         };
         stand::begin(gate, &ends, conn, way == Way::OUT, table::switch(SWITCH_ACTIVE));
@@ -285,7 +289,13 @@ fn taken(sk: *mut bpf_sock, way: Way, end: u32) -> bool {
 /// A packet whose socket is a listener: a new connection, or the last step of its handshake.
 #[inline(always)]
 fn arriving(skb: *mut __sk_buff) -> i32 {
-    let payload = matches!(packet::parse(skb), Ok(Some(packet)) if packet.len != 0);
+    let (mut payload, mut start) = (false, [0; 2]);
+    if let Ok(Some(packet)) = packet::parse(skb)
+        && packet.len != 0
+    {
+        // It completes the handshake, so both streams begin here.
+        (payload, start) = (true, [packet.seq, packet.ack]);
+    }
     if !payload && packet::flags(skb) & SYN == 0 {
         return PASS;
     }
@@ -294,6 +304,9 @@ fn arriving(skb: *mut __sk_buff) -> i32 {
         return PASS;
     }
     stage!(gate, begun, 0);
+    stage!(gate, start[0], start[0]);
+    stage!(gate, start[1], start[1]);
+    stage!(gate, peer[0], 0);
     stage!(gate, signal, u8::from(payload));
     go(skb, Way::IN, Step::Stand);
     table::count(GateSlot::DAMAGED);

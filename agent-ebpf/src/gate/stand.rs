@@ -10,7 +10,7 @@ use weir_common::verdict::{
 use super::state::Gate;
 use super::table;
 use crate::conn::{Conn, stage, staged};
-use crate::maps::{ADDRESSES, ALLOWED, BANKS, IDENTITIES, SLOTS_OF_RULES};
+use crate::maps::{ADDRESSES, ALLOWED, BANKS, IDENTITIES, PEERS, SLOTS_OF_RULES};
 
 /// Words of a mask.
 const WORDS: usize = 4;
@@ -41,6 +41,7 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
     stage!(gate, rank, 0);
     stage!(gate, row, 0);
     stage!(gate, groups, 0);
+    stage!(gate, peer_groups, 0);
     stage!(gate, strict, 0);
     stage!(gate, word, WORDS as u32);
     stage!(gate, slots, [0; WORDS]);
@@ -54,6 +55,9 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
     let bank = unsafe { &*bank };
     if bank.enforce == 0 {
         return;
+    }
+    if bank.pairs != 0 && at_client {
+        tell_peer(gate, conn);
     }
     let mut i = 0;
     while i < WORDS {
@@ -87,13 +91,20 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
         // Counted where it is a slot that is saved from.
         wanted |= SLOT_FORCE;
         if entry.soft == 0 {
-            saved(entry);
+            // A connection is judged more than once; what its listener sees is not the connection yet.
+            if staged!(gate, saved) == 0 && staged!(gate, begun) != 2 {
+                stage!(gate, saved, 1);
+                saved(entry);
+            }
             stage!(gate, slots, [0; WORDS]);
             return;
         }
     }
     if bank.identity != 0 && !conn.is_null() {
         groups(gate, conn);
+    }
+    if bank.pairs != 0 && !at_client {
+        peer(gate);
     }
     let beat = table::switch(SWITCH_HEARTBEAT).wrapping_add(GRACE_NS);
     if now >= beat {
@@ -200,12 +211,65 @@ fn groups(gate: *mut Gate, conn: *const Conn) {
 
 #[inline(always)]
 fn group(gate: *mut Gate, kind: Identity, name: [u64; 2]) {
-    let key = [kind.0, name[0], name[1]];
-    let found = table::of::<[u64; 3], u64>(IDENTITIES.as_ptr(), &key);
+    stage!(gate, groups, staged!(gate, groups) | groups_of(gate, kind, name));
+}
+
+/// The key lies in the map: the stack is short.
+#[inline(always)]
+fn groups_of(gate: *mut Gate, kind: Identity, name: [u64; 2]) -> u64 {
+    stage!(gate, key[0], kind.0);
+    stage!(gate, key[1], name[0]);
+    stage!(gate, key[2], name[1]);
+    // SAFETY: a field of a live map value.
+    let found = table::of::<[u64; 3], u64>(IDENTITIES.as_ptr(), unsafe { &(*gate).key });
     // SAFETY: null, or a map value.
-    if let Some(found) = unsafe { found.as_ref() } {
-        stage!(gate, groups, staged!(gate, groups) | *found);
+    unsafe { found.as_ref() }.map_or(0, |found| *found)
+}
+
+/// Bit of the first word of a peer that says that it is known.
+const KNOWN: u64 = 1 << 63;
+
+/// Tells the server's end, should it be on this node, who sends. What is sent passes here before it arrives there.
+#[inline(always)]
+fn tell_peer(gate: *mut Gate, conn: *const Conn) {
+    if conn.is_null() {
+        return;
     }
+    stage!(gate, start[0], staged!(conn, start[1]));
+    stage!(gate, start[1], staged!(conn, start[0]));
+    if staged!(gate, start[0]) | staged!(gate, start[1]) == 0 {
+        // Not established yet (TCP Fast Open), or older than the agent: again with the next segment.
+        sooner(gate, 1);
+        return;
+    }
+    // SAFETY: a field of a live map value.
+    let comm = words(unsafe { &raw const (*conn).owner.comm });
+    stage!(gate, peer[0], u64::from(staged!(conn, owner.tgid)) | KNOWN);
+    stage!(gate, peer[1], staged!(conn, owner.cgroup));
+    stage!(gate, peer[2], comm[0]);
+    stage!(gate, peer[3], comm[1]);
+    // SAFETY: fields of a live map value.
+    unsafe { table::put(PEERS.as_ptr(), &(*gate).start, &(*gate).peer) };
+}
+
+/// Identity groups of the client at the other end; none where it is not on this node.
+#[inline(always)]
+fn peer(gate: *mut Gate) {
+    if staged!(gate, peer[0]) == 0 {
+        // SAFETY: a field of a live map value.
+        let found = table::of::<[u32; 2], [u64; 4]>(PEERS.as_ptr(), unsafe { &(*gate).start });
+        // SAFETY: null, or a map value.
+        let Some(found) = (unsafe { found.as_ref() }) else { return };
+        let mut i = 0;
+        while i < 4 {
+            stage!(gate, peer[i], found[i]);
+            i += 1;
+        }
+    }
+    let groups = groups_of(gate, Identity::COMM, [staged!(gate, peer[2]), staged!(gate, peer[3])])
+        | groups_of(gate, Identity::PROCESS, [staged!(gate, peer[0]) & !KNOWN, 0])
+        | groups_of(gate, Identity::CGROUP, [staged!(gate, peer[1]), 0]);
+    stage!(gate, peer_groups, groups);
 }
 
 /// Takes slots that do not hold out of the mask, and those that ask nothing of requests: the highest of these is the
@@ -300,8 +364,9 @@ fn ends_fit(gate: *mut Gate, slot: &Slot) -> bool {
     } else {
         (slot.server_groups, slot.client_groups)
     };
-    // Who is at the other end, this one can't tell.
-    differs |= other | u64::from(own != 0 && own & groups == 0);
+    differs |= u64::from(own != 0 && own & groups == 0);
+    // Who serves, a client's end can't tell.
+    differs |= u64::from(other != 0 && other & staged!(gate, peer_groups) == 0);
     differs == 0
 }
 

@@ -28,6 +28,14 @@ pub(crate) struct Gate {
     pub server: [u64; 2],
     /// Identity groups of the socket's owner.
     pub groups: u64,
+    /// Identity groups of the client at the other end, where it is on this node.
+    pub peer_groups: u64,
+    /// That client, as in `maps::PEERS`: it stays the same for the connection's life.
+    pub peer: [u64; 4],
+    /// Key of a look-up.
+    pub key: [u64; 3],
+    /// Sequence numbers with which the two streams begin, as the client has them: sent, received.
+    pub start: [u32; 2],
     /// Programs that read this connection's requests right now; more than one is refused.
     pub readers: u64,
     /// The machine.
@@ -92,12 +100,14 @@ pub(crate) struct Gate {
     pub todo: u8,
     /// 1: the client is on this node.
     pub at_client: u8,
-    /// 1: its judgement has begun.
+    /// 1: its judgement has begun; 2: that of a packet whose socket is a listener.
     pub begun: u8,
     /// `VERDICT_*` of what is being decided.
     pub flags: u8,
+    /// 1: the allow-list saved it, and that is counted.
+    pub saved: u8,
     /// Zero.
-    pub more: [u8; 4],
+    pub more: [u8; 3],
 }
 
 /// Whoever reads heads for this connection keeps others out; false: somebody does already.

@@ -107,6 +107,14 @@ fn established(ops: *mut bpf_sock_ops, role: Role) {
         let sk = unsafe { (*ops).__bindgen_anon_2.sk };
         conn.netns = who::netns(conn, sk);
     }
+    // SAFETY: as above.
+    unsafe {
+        conn.start[usize::from(Way::IN.0)] = (*ops).rcv_nxt.wrapping_sub((*ops).bytes_received as u32);
+        // Of a client's bytes that were acknowledged the SYN is one.
+        let syn = u32::from(role == Role::CLIENT);
+        let sent = (*ops).snd_una.wrapping_sub((*ops).bytes_acked as u32).wrapping_add(syn);
+        conn.start[usize::from(Way::OUT.0)] = sent;
+    }
     if conn.known == 0 {
         // SAFETY: as above.
         unsafe {

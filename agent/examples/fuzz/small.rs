@@ -147,6 +147,7 @@ fn exchange() -> Option<Exchange> {
                 version: Version::Http11,
                 status: Some(200),
                 context: None,
+                forwarded: None,
                 user_agent: None,
             }),
             request: Message { first, ..Message::default() },

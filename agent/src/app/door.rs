@@ -170,8 +170,11 @@ impl Backend for Door {
         self.shown_mode(self.core.blocks.mode())
     }
 
-    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade> {
+    fn change(&self, who: &str, pid: Option<u32>, change: Change) -> Result<Value, NotMade> {
         let blocks = &self.core.blocks;
+        if matches!(change, Change::Add(_) | Change::Mode(_)) {
+            blocks.admin(pid);
+        }
         let made = match change {
             Change::Add(rule) => blocks.add(who, rule),
             Change::Rehearse(rule) => blocks.rehearse(who, rule, self.core.recent()),

@@ -49,6 +49,8 @@ const BATCHES: usize = 256;
 const ANSWER: Duration = Duration::from_secs(2);
 /// How often the kernel half is told that the agent lives, and rules whose time is over are ended.
 const BEAT: Duration = Duration::from_millis(500);
+/// How often the allow-list is gathered anew.
+const AROUND: Duration = Duration::from_secs(15);
 /// How long exporters may take to send what waits, at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -213,7 +215,8 @@ impl Agent {
             started,
         });
         tokio::spawn(memory::give_back());
-        tokio::spawn(beat(Arc::downgrade(&core.blocks)));
+        tokio::spawn(every(BEAT, Arc::downgrade(&core.blocks), Blocks::beat));
+        tokio::spawn(every(AROUND, Arc::downgrade(&core.blocks), Blocks::look_around));
         core.feeds.configure(&rules);
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
@@ -255,14 +258,14 @@ impl Agent {
     }
 }
 
-/// Tells the kernel half that the agent lives, until it ends.
-async fn beat(blocks: Weak<Blocks>) {
-    let mut ticks = tokio::time::interval(BEAT);
+/// Does something for the drop rules every so often, until the agent ends: tells the kernel half that the agent lives.
+async fn every(period: Duration, blocks: Weak<Blocks>, act: fn(&Blocks)) {
+    let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;
         let Some(blocks) = blocks.upgrade() else { return };
         // A change in progress may take its time; the runtime is not to wait for it.
-        if tokio::task::spawn_blocking(move || blocks.beat()).await.is_err() {
+        if tokio::task::spawn_blocking(move || act(&blocks)).await.is_err() {
             tracing::error!("the thread that keeps drop rules alive panicked");
         }
     }

@@ -102,8 +102,8 @@ pub trait Backend: Send + Sync + 'static {
     fn explain(&self, id: &str) -> Result<Value, NotMade>;
     /// The node's mode and its allow-list.
     fn mode(&self) -> Value;
-    /// Changes drop decisions in the name of `who`.
-    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade>;
+    /// Changes drop decisions in the name of `who`; `pid`: the process that asks.
+    fn change(&self, who: &str, pid: Option<u32>, change: Change) -> Result<Value, NotMade>;
     /// Reads the configuration again: what else is to be said, a line each, or why it was refused whole.
     fn reload(&self) -> Result<Vec<String>, String>;
 }

@@ -176,7 +176,10 @@ async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -
         }
     };
     let backend = Arc::clone(&context.backend);
-    let answer = tokio::task::spawn_blocking(move || told(backend.change(&caller.name(), change))).await;
+    let answer = tokio::task::spawn_blocking(move || {
+        told(backend.change(&caller.name(), caller.pid.and_then(|pid| u32::try_from(pid).ok()), change))
+    })
+    .await;
     answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
 }
 

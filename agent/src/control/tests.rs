@@ -113,7 +113,7 @@ impl Backend for Shelf {
         json!({"mode": "monitor"})
     }
 
-    fn change(&self, who: &str, change: Change) -> Result<Value, NotMade> {
+    fn change(&self, who: &str, _: Option<u32>, change: Change) -> Result<Value, NotMade> {
         Ok(json!({"who": who, "change": format!("{change:?}")}))
     }
 

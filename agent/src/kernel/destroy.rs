@@ -1,12 +1,16 @@
 //! Ends connections: `SOCK_DESTROY` of `sock_diag(7)` (Linux 4.9, `CONFIG_INET_DIAG_DESTROY`). The peer gets a reset at
 //! once, the owner `ECONNABORTED`.
 
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -20,6 +24,10 @@ use weir_common::conn::Ends;
 const SOCK_DESTROY: u16 = 21;
 /// Connections that may wait to be ended. What does not fit is not ended: its segments are dropped all the same.
 const WAITING: usize = 4096;
+/// Network namespaces that are looked at, and remembered.
+const SPACES: usize = 512;
+/// After a connection was found in none of them, so long others are looked for where they are likely only.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A connection to end.
 #[derive(Clone, Copy, Debug)]
@@ -52,36 +60,113 @@ impl Destroyer {
 }
 
 fn run(victims: &Receiver<Victim>) {
-    let own = File::open("/proc/self/ns/net");
+    let own = match File::open("/proc/thread-self/ns/net") {
+        Ok(own) => own,
+        Err(error) => {
+            tracing::warn!(%error, "refused connections of other network namespaces are not ended");
+            // Without a way back none is entered.
+            for victim in victims {
+                here(&victim);
+            }
+            return;
+        }
+    };
+    let mut spaces = Spaces::default();
     for victim in victims {
-        match destroy(&victim) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
-                continue;
-            }
-            Ok(()) => continue,
-        }
         // Not in this network namespace, or gone.
-        if victim.process == 0 {
-            continue;
-        }
-        let there = File::open(format!("/proc/{}/ns/net", victim.process));
-        if let (Ok(own), Ok(there)) = (&own, there)
-            && enter(&there).is_ok()
-        {
-            match destroy(&victim) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                    tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
-                }
-                _ => {}
-            }
-            if let Err(error) = enter(own) {
-                tracing::error!(%error, "the way back to the agent's network namespace is closed");
-                return;
-            }
+        if !here(&victim) && spaces.end(&victim) && enter(&own).is_err() {
+            tracing::error!("the way back to the agent's network namespace is closed");
+            return;
         }
     }
+}
+
+/// Ends a connection of this thread's network namespace; false: it is not there.
+fn here(victim: &Victim) -> bool {
+    match destroy(victim) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
+        Err(error) => {
+            tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
+            true
+        }
+    }
+}
+
+/// A network namespace. Not held open, which would keep it alive.
+#[derive(Clone)]
+struct Space {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Space {
+    fn of(path: PathBuf) -> Option<Self> {
+        let inode = fs::metadata(&path).ok()?.ino();
+        Some(Self { path, inode })
+    }
+
+    /// Moves this thread there; false: it is gone.
+    fn enter(&self) -> bool {
+        let file = File::open(&self.path).ok();
+        let same = file.filter(|file| file.metadata().is_ok_and(|data| data.ino() == self.inode));
+        same.is_some_and(|file| enter(&file).is_ok())
+    }
+}
+
+/// Network namespaces of this node, as far as they were needed.
+#[derive(Default)]
+struct Spaces {
+    /// In which one connections with these ends were found.
+    known: HashMap<([u8; 16], u16), Space>,
+    /// When all of them were last tried in vain.
+    tried: Option<Instant>,
+}
+
+impl Spaces {
+    /// Ends a connection wherever it is; true: this thread has left its namespace. The socket's owner may have ended (a
+    /// server that daemonised): then every namespace is tried, the cookie tells which one is meant.
+    fn end(&mut self, victim: &Victim) -> bool {
+        let place = (victim.ends.local, victim.ends.local_port);
+        let owner = || Space::of(format!("/proc/{}/ns/net", victim.process).into());
+        let likely = [self.known.get(&place).cloned(), (victim.process != 0).then(owner).flatten()];
+        let mut left = false;
+        for space in likely.into_iter().flatten() {
+            if space.enter() {
+                left = true;
+                if here(victim) {
+                    return true;
+                }
+            }
+        }
+        if self.tried.is_some_and(|tried| tried.elapsed() < AGAIN) {
+            return left;
+        }
+        for space in all() {
+            if space.enter() {
+                left = true;
+                if here(victim) {
+                    if self.known.len() >= SPACES {
+                        self.known.clear();
+                    }
+                    self.known.insert(place, space);
+                    return true;
+                }
+            }
+        }
+        // Most likely it is gone: the next one is not searched for at once.
+        self.tried = Some(Instant::now());
+        left
+    }
+}
+
+/// Every network namespace that some process is in, each once.
+fn all() -> Vec<Space> {
+    let mut seen = HashSet::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    let spaces = numbers.filter_map(|entry| Space::of(entry.path().join("ns/net")));
+    spaces.filter(|space| seen.insert(space.inode)).take(SPACES).collect()
 }
 
 fn enter(space: &File) -> io::Result<()> {

@@ -279,6 +279,12 @@ impl Gate {
         Ok(())
     }
 
+    /// Connections that an entry of the allow-list let pass, since it is there.
+    #[must_use]
+    pub fn saved(&self, address: [u8; 16], len: u8) -> u64 {
+        self.allowed.get(&Key::new(len.into(), address), 0).map_or(0, |row| row.hits)
+    }
+
     /// Writes the identity groups of a process, a cgroup or a task name; none: it is forgotten.
     pub fn identity(&mut self, key: IdentityKey, groups: u64) -> Result<(), GateError> {
         if groups == 0 { absent(self.identities.remove(&key)) } else { self.identities.insert(key, groups, 0) }

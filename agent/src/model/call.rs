@@ -101,6 +101,9 @@ pub struct Http {
     pub status: Option<u16>,
     /// Trace context of the request's headers.
     pub context: Option<TraceContext>,
+    /// Hash of what the sender says of the client for whom it forwards the request (`Forwarded`, `X-Forwarded-For`,
+    /// `X-Real-IP`; the first field), to be compared and not told; emptied by `redact`.
+    pub forwarded: Option<u64>,
     /// `User-Agent` product, cut at 256 bytes; emptied by `redact` below `standard`.
     pub user_agent: Option<Box<str>>,
 }

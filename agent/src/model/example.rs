@@ -26,6 +26,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
                 version: Version::Http11,
                 status: Some(200),
                 context: None,
+                forwarded: None,
                 user_agent: Some("curl/8.5.0".into()),
             }),
             request: Message {

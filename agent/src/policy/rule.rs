@@ -229,10 +229,11 @@ impl Rule {
         }
     }
 
-    /// It holds where the client is on this node; else where the server is.
+    /// It holds where the client is on this node; else where the server is. One that names both ends holds where the
+    /// server is, which hears from the client's end who calls.
     #[must_use]
     pub fn at_client(&self) -> bool {
-        !self.client_who.is_empty() || (!self.servers.is_empty() && self.server_who.is_empty())
+        self.server_who.is_empty() && !(self.client_who.is_empty() && self.servers.is_empty())
     }
 
     /// Conditions it has, 0..=7: rules with more of them win over rules with fewer.

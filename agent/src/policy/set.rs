@@ -356,7 +356,7 @@ impl RuleSet {
 
     fn bank(&self) -> Bank {
         let (mut any, mut request): (Mask, Mask) = ([0; 4], [0; 4]);
-        let mut identity = 0;
+        let (mut identity, mut pairs) = (0, 0);
         for (at, kept) in self.slots.iter().enumerate() {
             let Some(Kept { shape, slot, .. }) = kept else { continue };
             if shape.any_client {
@@ -366,8 +366,9 @@ impl RuleSet {
                 machine::set(&mut request, at as u16);
             }
             identity |= u32::from(slot.client_groups | slot.server_groups != 0);
+            pairs |= u32::from(slot.client_groups != 0 && slot.server_groups != 0);
         }
-        Bank { any, request, table: self.table, enforce: u32::from(self.mode == Mode::Enforce), identity, reserved: 0 }
+        Bank { any, request, table: self.table, enforce: u32::from(self.mode == Mode::Enforce), identity, pairs }
     }
 }
 

@@ -98,6 +98,7 @@ fn decode_call(from: &mut In<'_, '_>) -> Option<Call> {
             let (trace, span, [flags]) = (from.array()?, from.array()?, from.array()?);
             Some(TraceContext { trace, span, flags })
         })?,
+        forwarded: None,
         user_agent: from.option(In::text)?.map(Box::from),
     };
     Some(Call {

@@ -96,6 +96,7 @@ impl Redactor {
         let kind = exchange.kind;
         let Operation::Http(http) = &mut exchange.call.operation;
         http.route = route;
+        http.forwarded = None;
         if self.level == Level::Strict || !self.user_agent {
             http.user_agent = None;
         }

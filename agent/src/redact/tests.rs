@@ -25,6 +25,7 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
                 version: Version::Http11,
                 status: Some(200),
                 context: None,
+                forwarded: Some(7),
                 user_agent: Some("curl/8 agent-s3cr3t".into()),
             }),
             request: Message { first, last_at: 1, wire: 80, content: Some(0) },

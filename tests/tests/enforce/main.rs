@@ -1,11 +1,14 @@
 //! What rules in enforce mode refuse never reaches the application, and everything else does, byte for byte: real
 //! servers, with their own logs as witnesses (acceptance group E).
 
+mod admin;
 mod clients;
 mod evasion;
 mod evidence;
 mod limits;
+mod pairs;
 mod safety;
+mod shared;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

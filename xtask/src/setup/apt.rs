@@ -13,9 +13,18 @@ use anyhow::{Context as _, Result, bail};
 use super::{Install, Piece, Stage, pins};
 use crate::shell;
 
-/// Servers that Debian would start and enable on installation; the tests start their own on ports of their own.
-const SERVICES: &[&str] =
-    &["nginx", "apache2", "haproxy", "redis-server", "postgresql", "prometheus", "prometheus-node-exporter", "iperf3"];
+/// Packages whose service Debian would start and enable on installation; the tests start their own on ports of their own.
+const SERVICES: &[(&str, &str)] = &[
+    ("nginx", "nginx"),
+    ("apache2", "apache2"),
+    ("haproxy", "haproxy"),
+    ("redis-server", "redis-server"),
+    ("postgresql", "postgresql"),
+    ("prometheus", "prometheus"),
+    ("prometheus-node-exporter", "prometheus-node-exporter"),
+    ("iperf3", "iperf3"),
+    ("openssh-server", "ssh"),
+];
 
 /// The packages that a purpose needs.
 pub(crate) fn pieces(stage: Stage) -> Vec<Piece> {
@@ -94,7 +103,7 @@ impl Quiet {
         if !Path::new("/run/systemd/system").exists() {
             return;
         }
-        for service in SERVICES.iter().filter(|service| packages.contains(*service)) {
+        for (_, service) in SERVICES.iter().filter(|(package, _)| packages.contains(package)) {
             let disabled = shell::run(Command::new("systemctl").args(["disable", "--quiet", service]));
             if let Err(error) = disabled {
                 eprintln!("setup: {service} would start at boot: {error:#}");

@@ -48,6 +48,7 @@ pub(crate) const DEBIAN: &[Debian] = &[
     test("procps", &["sysctl", "--version"], "kernel settings"),
     test("bpftool", &["bpftool", "version"], "an outside look at what is attached"),
     test("jq", &["jq", "--version"], "reading JSON by hand"),
+    test("openssh-server", &["sh", "-c", "test -x /usr/sbin/sshd"], "an administrator who is logged in"),
     test("tmux", &["tmux", "-V"], "terminal for weir top"),
     test("prometheus", &["promtool", "--version"], "judge of the metrics page"),
     Debian {

@@ -1,4 +1,5 @@
-//! Who is never met: the allow-list. Its soft part (this node itself) gives way to rules that are forced.
+//! Who is never met: the allow-list. Its soft part (this node itself) gives way to rules that are forced. It is gathered
+//! anew every 15 s: addresses, gateways, resolvers and names change.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
@@ -9,6 +10,14 @@ use crate::config::Settings;
 use crate::policy::check::World;
 use crate::policy::prefix::Prefix;
 
+use super::session::Session;
+
+/// Ssh clients that are remembered at once; of more, the first one is forgotten.
+const SESSIONS: usize = 64;
+/// What an entry of such a client is.
+const SESSION: &str = "the ssh client of who asked for a rule";
+
+#[derive(Clone)]
 struct Entry {
     prefix: Prefix,
     soft: bool,
@@ -20,12 +29,20 @@ struct Entry {
 pub(super) struct Allowed {
     entries: Vec<Entry>,
     prometheus: Option<u16>,
+    sessions: Vec<Session>,
+    /// What has a name that could not be resolved.
+    unresolved: Vec<&'static str>,
 }
 
 impl Allowed {
     /// Reads what this node says of itself: addresses, gateways, resolvers, the API server and the OTLP endpoint.
     pub(super) fn gather(settings: &Settings) -> Self {
-        let mut out = Self { entries: Vec::new(), prometheus: settings.prometheus.map(|address| address.port()) };
+        let mut out = Self {
+            entries: Vec::new(),
+            prometheus: settings.prometheus.map(|address| address.port()),
+            sessions: Vec::new(),
+            unresolved: Vec::new(),
+        };
         out.take(Prefix::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8), true, "loopback");
         out.take(Prefix::host(Ipv6Addr::LOCALHOST.into()), true, "loopback");
         for address in own() {
@@ -68,8 +85,69 @@ impl Allowed {
                     self.take(Prefix::host(address), address.is_loopback(), what);
                 }
             }
-            Err(error) => tracing::warn!(%error, host, what, "its address is not known: it is not on the allow-list"),
+            Err(error) => {
+                self.unresolved.push(what);
+                tracing::debug!(%error, host, what, "its address is not known");
+            }
         }
+    }
+
+    /// Says whose address is not known at all.
+    pub(super) fn warn(&self) {
+        for what in &self.unresolved {
+            if !self.entries.iter().any(|entry| entry.what == *what) {
+                tracing::warn!(what, "its name has no address: it is not on the allow-list");
+            }
+        }
+    }
+
+    /// Adds the ssh client that a process works for; true: the list has changed.
+    pub(super) fn admin(&mut self, pid: u32) -> bool {
+        let Some(session) = Session::of(pid).filter(|session| !self.sessions.contains(session)) else { return false };
+        tracing::info!(client = %session.client(), "{SESSION} is on the allow-list while it is connected");
+        self.sessions.truncate(SESSIONS - 1);
+        self.sessions.insert(0, session);
+        self.log_in();
+        true
+    }
+
+    /// Entries of the ssh clients that are connected.
+    fn log_in(&mut self) {
+        let old: Vec<Entry> = self.entries.extract_if(.., |entry| entry.what == SESSION).collect();
+        for session in &self.sessions {
+            let prefix = Prefix::host(session.client());
+            if !self.entries.iter().any(|entry| entry.prefix == prefix) {
+                let saved = old.iter().find(|entry| entry.prefix == prefix).map_or(0, |entry| entry.saved);
+                let soft = session.client().is_loopback();
+                self.entries.push(Entry { prefix, soft, what: SESSION, saved });
+            }
+        }
+    }
+
+    /// Takes over what was gathered anew; counts go on, and so do addresses of a name that has none right now. True: the
+    /// list has changed.
+    pub(super) fn renew(&mut self, mut fresh: Self) -> bool {
+        for entry in self.entries.iter().filter(|entry| fresh.unresolved.contains(&entry.what)) {
+            fresh.entries.push(entry.clone());
+        }
+        fresh.entries.extend(self.entries.iter().filter(|entry| entry.what == SESSION).cloned());
+        fresh.sessions = self.sessions.extract_if(.., |session| session.lives()).collect();
+        fresh.log_in();
+        for entry in &mut fresh.entries {
+            let same = |old: &&Entry| old.prefix == entry.prefix && old.what == entry.what;
+            entry.saved = self.entries.iter().find(same).map_or(0, |old| old.saved);
+        }
+        let told = |list: &Self| -> Vec<_> { list.told().collect() };
+        let (before, after) = (told(self), told(&fresh));
+        for (prefix, _, what) in before.iter().filter(|entry| !after.contains(entry)) {
+            tracing::info!(address = %prefix, what, "no longer on the allow-list");
+        }
+        for (prefix, _, what) in after.iter().filter(|entry| !before.contains(entry)) {
+            tracing::info!(address = %prefix, what, "on the allow-list now");
+        }
+        let changed = before != after;
+        *self = fresh;
+        changed
     }
 
     /// The address must not be met; counted.
@@ -97,12 +175,12 @@ impl Allowed {
         self.entries.iter().any(|entry| entry.prefix.holds(address))
     }
 
-    /// Entries and the calls that they saved.
-    pub(super) fn rows(&self) -> Vec<Value> {
+    /// Entries, the calls that they saved, and the connections that the kernel half let pass for their addresses.
+    pub(super) fn rows(&self, connections: impl Fn(&Prefix) -> u64) -> Vec<Value> {
         let row = |entry: &Entry| {
             json!({
                 "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved,
-                "gives_way_to_force": entry.soft,
+                "connections_saved": connections(&entry.prefix), "gives_way_to_force": entry.soft,
             })
         };
         self.entries.iter().map(row).collect()

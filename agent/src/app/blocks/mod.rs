@@ -1,16 +1,21 @@
 //! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
 
 mod allow;
+mod book;
 mod breaker;
+mod crowd;
+mod document;
 mod gate;
 pub(super) mod groups;
+mod hits;
 mod log;
 mod radius;
+mod refused;
+mod session;
 pub(super) mod sources;
 mod verdict;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,29 +25,26 @@ use weir_common::verdict::GateSlot;
 use crate::clock;
 use crate::config::{self, Settings};
 use crate::kernel::destroy::Destroyer;
-use crate::kernel::gate::GateError;
 use crate::kernel::load::Half;
-use crate::model::json::time;
 use crate::model::{Exchange, Kind, Verdict};
-use crate::policy::check::{Arrival, CheckError, VALUES_MAX, check};
-use crate::policy::machine::MachineError;
+use crate::policy::check::{Arrival, check};
 use crate::policy::meet::{Buckets, Seen, judge};
-use crate::policy::rule::{Action, Mode, Rule, Source};
+use crate::policy::rule::{Mode, Rule, Source};
 use crate::policy::set::{RuleSet, SetError};
 use crate::policy::written::WrittenRule;
 use crate::recent::Recent;
 
 use allow::Allowed;
+use book::Book;
 use breaker::{Breaker, Threshold, Tripped};
+use crowd::{Crowd, Near};
+use document::document;
 use gate::Kernel;
-use log::{Log, LogError};
+use log::Log;
+pub(super) use refused::Refused;
 
 /// How long a rule holds that came by the control socket without a time.
 const TTL: &str = "1h";
-/// Clients of a rule that are counted one by one; calls of further ones are counted together.
-const CLIENTS: usize = 1024;
-/// Clients of a rule that are shown.
-const SHOWN: usize = 10;
 /// The gate's counters, as they are told.
 const COUNTS: [(&str, GateSlot); 9] = [
     ("connections_saved", GateSlot::ALLOWED),
@@ -56,134 +58,6 @@ const COUNTS: [(&str, GateSlot); 9] = [
     ("verdicts_lost", GateSlot::LOST),
 ];
 
-/// Why a change was refused. Nothing of it was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// Not a rule.
-    #[error("not a rule: {0}")]
-    Written(#[from] serde_json::Error),
-    /// A rule of the configuration.
-    #[error("enforce.rules[{0}]: {1}")]
-    Config(usize, #[source] CheckError),
-    /// The rule.
-    #[error(transparent)]
-    Check(#[from] CheckError),
-    /// All rules together.
-    #[error(transparent)]
-    Set(#[from] SetError),
-    /// All rules together.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// The change can't be recorded.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Neither word.
-    #[error("mode: {0:?} is neither monitor nor enforce")]
-    Mode(String),
-    /// The kernel half refused it.
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    /// There is nothing in the kernel that could drop.
-    #[error("the kernel half is not loaded: nothing can be dropped")]
-    NoGate,
-    /// The configuration's own.
-    #[error("rule {0} is of the configuration: remove it there and run `weir reload`")]
-    Configured(String),
-    /// It would come again.
-    #[error("rule {0} is of {1}: remove it there")]
-    Elsewhere(String, Source),
-    /// Rules of files.
-    #[error(transparent)]
-    Files(#[from] config::Problems),
-    /// A detector that finds too much.
-    #[error("detector {0} has {1} rules already")]
-    Detector(String, usize),
-}
-
-/// What a rule met.
-#[derive(Debug, Default)]
-struct Hits {
-    calls: u64,
-    last_unix_ns: u64,
-    clients: HashMap<IpAddr, u64>,
-    others: u64,
-}
-
-impl Hits {
-    fn add(&mut self, client: IpAddr, unix_ns: u64) {
-        self.calls += 1;
-        self.last_unix_ns = self.last_unix_ns.max(unix_ns);
-        if self.clients.len() < CLIENTS || self.clients.contains_key(&client) {
-            *self.clients.entry(client).or_default() += 1;
-        } else {
-            self.others += 1;
-        }
-    }
-}
-
-struct Book {
-    set: RuleSet,
-    buckets: Buckets,
-    hits: BTreeMap<Arc<str>, Hits>,
-    allowed: Allowed,
-    log: Log,
-    made: u64,
-    kernel: Option<Kernel>,
-    breaker: Breaker,
-    /// Why rules are in monitor mode that were in enforce mode.
-    tripped: BTreeMap<Arc<str>, String>,
-    /// The configuration's mode.
-    configured: Mode,
-    /// The kernel half was tried and refuses: said once.
-    beaten: bool,
-}
-
-impl Book {
-    /// Rules in enforce mode are carried out by the kernel half.
-    fn enforces(&self) -> bool {
-        self.set.mode() == Mode::Enforce
-    }
-
-    /// Removes and adds rules, in the kernel half too: all of it or nothing.
-    fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<(), Refused> {
-        let leaving: Vec<Rule> =
-            remove.iter().filter_map(|id| self.set.get(id).map(|rule| Rule::clone(rule))).collect();
-        let arriving: Vec<Arc<str>> = add.iter().map(|rule| Arc::clone(&rule.id)).collect();
-        let change = self.set.change(remove, add)?;
-        let Some(kernel) = self.kernel.clone().filter(|_| self.enforces()) else { return Ok(()) };
-        let Err(error) = kernel.apply(&self.set, &change) else { return Ok(()) };
-        drop(self.set.change(&arriving, leaving)?);
-        if let Err(again) = kernel.open(&self.set, &self.allowed) {
-            tracing::error!(error = %again, "the rules as they were can't be put back: the node is in monitor mode, nothing is dropped");
-            drop(self.set.set_mode(Mode::Monitor));
-        }
-        Err(error.into())
-    }
-
-    /// Sets the node's mode, in the kernel half too.
-    fn set_mode(&mut self, mode: Mode) -> Result<(), Refused> {
-        if mode == self.set.mode() {
-            return Ok(());
-        }
-        let kernel = self.kernel.clone();
-        match (mode, kernel) {
-            (Mode::Enforce, None) => return Err(Refused::NoGate),
-            (Mode::Enforce, Some(kernel)) => {
-                drop(self.set.set_mode(mode));
-                if let Err(error) = kernel.open(&self.set, &self.allowed) {
-                    drop(self.set.set_mode(Mode::Monitor));
-                    return Err(error.into());
-                }
-            }
-            (Mode::Monitor, kernel) => {
-                drop(self.set.set_mode(mode));
-                kernel.map_or(Ok(()), |kernel| kernel.close())?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Drop decisions of this node.
 pub(super) struct Blocks {
     book: Mutex<Book>,
@@ -194,6 +68,10 @@ pub(super) struct Blocks {
     /// Up to which of these the capturing thread told them to the kernel half.
     told: AtomicU64,
     destroyer: Option<Destroyer>,
+    /// Who is behind which address.
+    crowd: Mutex<Crowd>,
+    /// The configuration, as far as the allow-list follows from it.
+    settings: Mutex<Settings>,
 }
 
 impl Blocks {
@@ -216,6 +94,8 @@ impl Blocks {
             identities: 0.into(),
             told: 0.into(),
             destroyer: destroyer.ok(),
+            crowd: Mutex::default(),
+            settings: Mutex::new(settings.clone()),
         };
         blocks.configure(settings)?;
         Ok(blocks)
@@ -225,21 +105,26 @@ impl Blocks {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes over a configuration's rules and mode, all of it or nothing.
     pub(super) fn configure(&self, settings: &Settings) -> Result<(), Refused> {
+        let fresh = Allowed::gather(settings);
         let mut book = self.book();
-        let allowed = Allowed::gather(settings);
         let mut rules = Vec::with_capacity(settings.rules.len());
         for (n, written) in settings.rules.iter().enumerate() {
             let arrival = arrival(Source::Config, "config".into(), format!("config-{n}").into());
-            rules.push(check(written, &arrival, &allowed).map_err(|error| Refused::Config(n, error))?);
+            rules.push(check(written, &arrival, &fresh).map_err(|error| Refused::Config(n, error))?);
         }
         let old: Vec<Arc<str>> =
             book.set.rules().filter(|rule| rule.source == Source::Config).map(|rule| Arc::clone(&rule.id)).collect();
         if !(old.is_empty() && rules.is_empty()) {
             book.change(&old, rules)?;
         }
-        book.allowed = allowed;
+        book.allowed.renew(fresh);
+        book.allowed.warn();
         book.breaker.set(threshold(settings));
         book.tripped.clear();
         if let Some(kernel) = book.kernel.clone() {
@@ -254,7 +139,26 @@ impl Blocks {
             }
         }
         self.note(&book);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings.clone();
         Ok(())
+    }
+
+    /// Gathers the allow-list anew: to be called every now and then, where it may wait for names to be resolved.
+    pub(super) fn look_around(&self) {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = Allowed::gather(&settings);
+        let mut book = self.book();
+        if book.allowed.renew(fresh) {
+            allow(&book);
+        }
+    }
+
+    /// A process asks for a change: the ssh client that it works for is not to be met.
+    pub(super) fn admin(&self, pid: Option<u32>) {
+        let mut book = self.book();
+        if pid.is_some_and(|pid| book.allowed.admin(pid)) {
+            allow(&book);
+        }
     }
 
     /// Takes the kernel half, and enforces where the configuration asks for it. A gate that is refused is said: the
@@ -290,6 +194,7 @@ impl Blocks {
 
     /// What the rules say of a call.
     pub(super) fn judge(&self, exchange: &Exchange) -> Option<Verdict> {
+        self.crowd().came(exchange, clock::monotonic_ns());
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
@@ -322,7 +227,7 @@ impl Blocks {
     /// Adds a rule in the name of `who`.
     pub(super) fn add(&self, who: &str, written: Value) -> Result<Value, Refused> {
         let mut book = self.book();
-        let rule = match checked(&mut book, who, written) {
+        let rule = match checked(&mut book, &self.crowd(), who, written) {
             Ok(rule) => rule,
             Err(refused) => {
                 book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)?;
@@ -345,7 +250,7 @@ impl Blocks {
 
     /// What a rule would have met of the last hour's kept calls. Nothing is changed.
     pub(super) fn rehearse(&self, who: &str, written: Value, recent: &Recent) -> Result<Value, Refused> {
-        let rule = checked(&mut self.book(), who, written)?;
+        let rule = checked(&mut self.book(), &self.crowd(), who, written)?;
         let mut told = radius::of(&rule, recent);
         told["rule"] = document(&rule);
         Ok(told)
@@ -417,13 +322,7 @@ impl Blocks {
                 told["tripped"] = why.clone().into();
             }
             if let Some(hits) = book.hits.get(&rule.id) {
-                let mut top: Vec<_> = hits.clients.iter().collect();
-                top.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-                let top = top.iter().take(SHOWN).map(|(client, calls)| json!({ "client": client, "calls": calls }));
-                told["hits"] = hits.calls.into();
-                told["last_hit"] = time(hits.last_unix_ns).into();
-                told["top_clients"] = top.collect();
-                told["calls_of_other_clients"] = hits.others.into();
+                hits.tell(&mut told);
             }
             told
         });
@@ -453,8 +352,12 @@ impl Blocks {
     pub(super) fn mode(&self) -> Value {
         let book = self.book();
         let kernel = book.kernel.as_ref();
+        let allowed = match kernel {
+            Some(kernel) => kernel.look(|gate| book.allowed.rows(|prefix| gate.saved(prefix.bytes, prefix.len))),
+            None => book.allowed.rows(|_| 0),
+        };
         let mut told = json!({
-            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": book.allowed.rows(),
+            "mode": book.set.mode().as_str(), "rules": book.set.rules().len(), "allow_list": allowed,
         });
         if let Some(kernel) = kernel {
             let counts =
@@ -504,6 +407,14 @@ impl From<config::Mode> for Mode {
     }
 }
 
+/// Tells the kernel half the allow-list, where it asks for it.
+fn allow(book: &Book) {
+    if let Some(Err(error)) = book.kernel.as_ref().filter(|_| book.enforces()).map(|kernel| kernel.allow(&book.allowed))
+    {
+        tracing::error!(%error, "the kernel half has another allow-list than the agent");
+    }
+}
+
 fn threshold(settings: &Settings) -> Threshold {
     Threshold { clients: settings.breaker.clients as usize, share: settings.breaker.share }
 }
@@ -517,7 +428,7 @@ fn arrival(source: Source, author: Arc<str>, id: Arc<str>) -> Arrival {
 }
 
 /// A rule that came by the control socket.
-fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> {
+fn checked(book: &mut Book, crowd: &Crowd, who: &str, written: Value) -> Result<Rule, Refused> {
     let mut written: WrittenRule = serde_json::from_value(written)?;
     // Who it is, says the kernel.
     written.author = None;
@@ -528,52 +439,6 @@ fn checked(book: &mut Book, who: &str, written: Value) -> Result<Rule, Refused> 
     }
     book.made += 1;
     let id = format!("b{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
-    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &book.allowed)?)
-}
-
-/// A rule as it is told.
-fn document(rule: &Rule) -> Value {
-    // Of a long list the first ones and their number.
-    let shown = if rule.clients.len() > VALUES_MAX { SHOWN } else { VALUES_MAX };
-    let texts = |list: Vec<String>| Value::from(list);
-    let mut told = json!({
-        "id": &*rule.id,
-        "action": rule.action.as_str(),
-        "mode": rule.mode.as_str(),
-        "end": rule.ending.as_str(),
-        "strict": rule.strict,
-        "force": rule.force,
-        "priority": rule.priority,
-        "reason": &*rule.reason,
-        "author": &*rule.author,
-        "source": rule.source.to_string(),
-        "created": time(rule.created_unix_ns),
-        "until": rule.until.map(|until| time(until.unix_ns)),
-    });
-    for (key, list) in [
-        ("client.address", rule.clients.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>()),
-        ("client.who", rule.client_who.iter().map(ToString::to_string).collect()),
-        ("server.who", rule.server_who.iter().map(ToString::to_string).collect()),
-        ("server.address", rule.servers.iter().map(ToString::to_string).collect()),
-        ("method", rule.request.methods.iter().map(ToString::to_string).collect()),
-        ("path", rule.request.paths.iter().map(ToString::to_string).collect()),
-        ("host", rule.request.hosts.iter().map(ToString::to_string).collect()),
-    ] {
-        if !list.is_empty() {
-            told[key] = texts(list);
-        }
-    }
-    if rule.clients.len() > shown {
-        told["client.addresses"] = rule.clients.len().into();
-    }
-    if !rule.ports.is_empty() {
-        told["server.port"] = rule.ports.clone().into();
-    }
-    if let Action::Limit(limit) = rule.action {
-        told["limit"] = json!({
-            "requests": limit.requests, "seconds": limit.per_ns as f64 / 1e9, "burst": limit.burst,
-            "per": if limit.per_client { "client" } else { "rule" },
-        });
-    }
-    told
+    let near = Near { allowed: &book.allowed, crowd };
+    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &near)?)
 }

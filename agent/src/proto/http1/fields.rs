@@ -54,6 +54,8 @@ pub(super) struct Fields {
     pub(super) host: Option<Box<str>>,
     /// `User-Agent`, the first one.
     pub(super) agent: Option<Box<str>>,
+    /// Hash of the first field that tells for whom it is forwarded.
+    pub(super) forwarded: Option<u64>,
 }
 
 impl Fields {
@@ -63,11 +65,19 @@ impl Fields {
         match name.len() {
             4 if is("host") => keep(&mut self.host, value, HOST_KEPT),
             6 if is("expect") => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
+            9 if is("forwarded") || is("x-real-ip") => self.forward(value),
+            15 if is("x-forwarded-for") => self.forward(value),
             10 if is("user-agent") => keep(&mut self.agent, value, AGENT_KEPT),
             14 if is("content-length") => self.add_length(value, cut),
             17 if is("transfer-encoding") => self.add_coding(value, cut),
             _ => self.propagation.add(name, value, cut),
         }
+    }
+
+    fn forward(&mut self, value: &[u8]) {
+        // FNV-1a: claims are only compared with each other, and who makes them up may as well repeat them.
+        let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        self.forwarded.get_or_insert_with(|| value.trim_ascii().iter().fold(0xcbf2_9ce4_8422_2325, hash));
     }
 
     fn add_length(&mut self, value: &[u8], cut: bool) {

@@ -149,6 +149,7 @@ impl Http1 {
                     host,
                     version: line.version,
                     status: None,
+                    forwarded: head.fields.forwarded,
                     user_agent: head.fields.agent,
                 }),
                 request,
