@@ -148,11 +148,13 @@ fn exchange() -> Option<Exchange> {
                 status: Some(200),
                 context: None,
                 user_agent: None,
+                request_id: None,
             }),
             request: Message { first, ..Message::default() },
             response: None,
             end: End::Complete,
             error: None,
+            pipelined: false,
             truncated: false,
         },
         connection: Arc::new(Connection {
