@@ -203,6 +203,10 @@ fn takes(conn: &mut Conn, sk: u64) {
         }
         emit::flush(conn);
     }
+    if conn.lost != 0 {
+        // The agent may not know of this request.
+        caller.blind = now + BLIND;
+    }
     // A request before this one that is not answered yet.
     let piped = conn.reader != 0;
     ends(conn);

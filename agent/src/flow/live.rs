@@ -39,6 +39,8 @@ pub(super) struct Live {
     reader: u32,
     /// Requests with ids that began before that.
     begun: Vec<Begun>,
+    /// Records with requests may have been lost, of which the reader's chains have not been told.
+    missed: bool,
 }
 
 /// Requests with ids that wait for their reader to be told.
@@ -75,6 +77,7 @@ impl Live {
             given_up: false,
             reader: 0,
             begun: Vec::new(),
+            missed: false,
         }
     }
 
@@ -91,6 +94,7 @@ impl Live {
 
     /// The ring refused records of this connection.
     pub(super) fn doubt(&mut self) {
+        self.missed = true;
         for stream in &mut self.streams {
             stream.doubt();
         }
@@ -149,6 +153,10 @@ impl Live {
 
     /// What is to be noted of requests that began; `ended`: calls of this record, of which nothing is.
     pub(super) fn notes(&mut self, ended: &[Call], notes: &mut Vec<Note>) {
+        if self.missed && self.reader != 0 {
+            self.missed = false;
+            notes.push(Note::Lost { tgid: self.reader, at: self.last_at });
+        }
         let new = self.dialect.begun();
         if new.is_empty() && self.begun.is_empty() {
             return;
@@ -162,10 +170,8 @@ impl Live {
         if self.reader == 0 {
             // A client that sends so many before one is read: the first of them are forgotten.
             let over = self.begun.len().saturating_sub(BEGUN);
-            if over > 0 {
-                self.begun.drain(..over);
-                notes.push(Note::Lost { at: self.last_at });
-            }
+            self.missed |= over > 0;
+            self.begun.drain(..over);
             return;
         }
         for begun in std::mem::take(&mut self.begun) {

@@ -272,7 +272,6 @@ impl Worker {
         };
         if head.lost > 0 {
             live.doubt();
-            out.notes.push((out.calls.len(), Note::Lost { at: head.at }));
         }
         if live.is_newly_foreign() {
             out.foreign.push(head.conn);

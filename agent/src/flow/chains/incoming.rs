@@ -45,7 +45,8 @@ pub(super) struct Incoming {
     requests: HashMap<Span, Request, RandomState>,
     carriers: HashMap<(u32, u64), Vec<Span>, RandomState>,
     ended: VecDeque<(u64, Span)>,
-    doubt: u64,
+    /// Until when carried ids prove nothing, by process.
+    doubt: HashMap<u32, u64, RandomState>,
 }
 
 impl Incoming {
@@ -53,7 +54,7 @@ impl Incoming {
     pub(super) fn begun(&mut self, span: Span, tgid: u32, begun: &Begun) {
         let Some(key) = key(begun.context, begun.request_id) else { return };
         if self.requests.len() >= MOST {
-            self.doubt(begun.first.at);
+            self.doubt(tgid, begun.first.at);
             return;
         }
         let trace = begun.context.map(|context| context.trace);
@@ -80,9 +81,9 @@ impl Incoming {
         }
     }
 
-    /// Requests may be under way of which nothing is known.
-    pub(super) fn doubt(&mut self, now: u64) {
-        self.doubt = self.doubt.max(now.saturating_add(DOUBT));
+    /// This process may have requests under way of which nothing is known.
+    pub(super) fn doubt(&mut self, tgid: u32, now: u64) {
+        self.doubt.insert(tgid, now.saturating_add(DOUBT));
     }
 
     /// The request of this process that a call passes the ids of.
@@ -90,7 +91,8 @@ impl Incoming {
         let Some(spans) = self.carriers.get(&(tgid, key)) else { return Found::Nothing };
         let sent = call.request.first.at;
         let last = call.response.map_or(call.request.last_at, |response| response.last_at);
-        if sent < self.doubt || last.saturating_sub(sent) > PATIENCE {
+        let doubt = self.doubt.get(&tgid).copied().unwrap_or(0);
+        if sent < doubt || last.saturating_sub(sent) > PATIENCE {
             return Found::Doubt;
         }
         let mut found = Found::Nothing;
@@ -109,6 +111,9 @@ impl Incoming {
 
     /// Forgets what ended so long ago that no call asks for it any more.
     pub(super) fn forget(&mut self, now: u64) {
+        if !self.doubt.is_empty() {
+            self.doubt.retain(|_, until| *until > now.saturating_sub(2 * PATIENCE));
+        }
         let before = now.saturating_sub(AFTERWARDS + 2 * PATIENCE);
         while let Some((at, span)) = self.ended.front().copied() {
             if at >= before {

@@ -80,6 +80,8 @@ pub enum Note {
     },
     /// Records were lost: requests may be under way of which nothing is known.
     Lost {
+        /// The process that has taken them.
+        tgid: u32,
         /// When that was noticed.
         at: u64,
     },
@@ -143,7 +145,7 @@ impl Chains {
                 // One that does not fit gets no parent.
                 self.asked.insert_if_room(span, (), at);
             }
-            Note::Lost { at } => self.incoming.doubt(at),
+            Note::Lost { tgid, at } => self.incoming.doubt(tgid, at),
         }
     }
 
