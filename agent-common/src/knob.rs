@@ -28,6 +28,18 @@ pub struct Offsets {
     pub skb_summed: u32,
     /// `sk_buff.csum_valid`, a bit.
     pub skb_valid: u32,
+    /// `sock.sk_wq`.
+    pub sock_wq: u32,
+    /// `socket_wq.wait.head`.
+    pub wq_head: u32,
+    /// `sock.sk_socket`.
+    pub sock_socket: u32,
+    /// `socket.file`.
+    pub socket_file: u32,
+    /// `file.f_flags`.
+    pub file_flags: u32,
+    /// `task_struct.io_uring`.
+    pub task_io_uring: u32,
 }
 
 /// An offset that is not known on this kernel.
@@ -48,6 +60,12 @@ impl Offsets {
         skb_bits: NO_OFFSET,
         skb_summed: NO_OFFSET,
         skb_valid: NO_OFFSET,
+        sock_wq: NO_OFFSET,
+        wq_head: NO_OFFSET,
+        sock_socket: NO_OFFSET,
+        socket_file: NO_OFFSET,
+        file_flags: NO_OFFSET,
+        task_io_uring: NO_OFFSET,
     };
 }
 

@@ -24,6 +24,10 @@ impl Kind {
     pub const EXIT: Self = Self(6);
     /// [`crate::verdict::Verdict`]: a rule met a connection or a request.
     pub const VERDICT: Self = Self(7);
+    /// [`Read`]: a process took a request from a connection.
+    pub const READ: Self = Self(8);
+    /// [`Asked`]: a thread that is on an errand sent a request.
+    pub const ASKED: Self = Self(9);
 }
 
 /// First bytes of every record.
@@ -130,8 +134,10 @@ pub struct Bytes {
     pub tgid: u32,
     /// Its thread.
     pub tid: u32,
+    /// A [`crate::errand::Errand`] of that thread.
+    pub errand: u64,
 }
-const _: () = assert!(size_of::<Bytes>() == 56);
+const _: () = assert!(size_of::<Bytes>() == 64);
 
 /// A request's only segment and the first segment of its response. `request.kept` bytes follow at once, `response.kept`
 /// bytes follow at [`HOLD`] behind the fixed part.
@@ -148,8 +154,43 @@ pub struct Pair {
     pub tgid: u32,
     /// Its thread.
     pub tid: u32,
+    /// A [`crate::errand::Errand`] of that thread.
+    pub errand: u64,
 }
-const _: () = assert!(size_of::<Pair>() == 80);
+const _: () = assert!(size_of::<Pair>() == 88);
+
+/// A process took a request from a connection: told once for a connection and process, before what is held of the
+/// request.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Common start.
+    pub head: Head,
+    /// The process that reads.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+}
+const _: () = assert!(size_of::<Read>() == 32);
+
+/// A thread that is on an errand sent the start of a request: told before the other end can have received it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Common start.
+    pub head: Head,
+    /// Its [`crate::errand::Errand`].
+    pub errand: u64,
+    /// TCP sequence number of the request's first byte.
+    pub seq: u32,
+    /// The process that sends.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Asked>() == 48);
 
 /// Longest request segment that waits in the kernel for its response.
 pub const HOLD: usize = 512;

@@ -18,6 +18,8 @@ pub(crate) struct Stage {
     pub tgid: u32,
     /// Its thread.
     pub tid: u32,
+    /// An errand of that thread.
+    pub errand: u64,
     /// One of `framing::like`.
     pub request: u8,
     /// 1: a status line, or as much of it as there is.
@@ -30,6 +32,17 @@ pub(crate) struct Stage {
     pub fin: u8,
     /// Zero.
     pub reserved: [u8; 3],
+}
+
+/// How much of an answer is kept behind its first window: a `Conn::wide`.
+pub(crate) mod wide {
+    /// Nothing: the request was one head in one segment.
+    pub(crate) const NO: u8 = 0;
+    /// All of it, up to `WIDE`: there may be several heads in the request, or a part of one. The next request is looked
+    /// at.
+    pub(crate) const TURN: u8 = 1;
+    /// So from now on, and so of requests: one did not begin where the direction turned.
+    pub(crate) const ALWAYS: u8 = 2;
 }
 
 /// Reads a staged field.
@@ -97,7 +110,7 @@ pub(crate) struct Conn {
     pub reset_by: u8,
     /// 1: older than the agent.
     pub midway: u8,
-    /// A `wide` of `hooks::cgroup_skb`.
+    /// A [`wide`].
     pub wide: u8,
     /// The held request's segment.
     pub held: Segment,
@@ -106,6 +119,18 @@ pub(crate) struct Conn {
     pub held_tgid: u32,
     /// Its thread.
     pub held_tid: u32,
+    /// Its errand.
+    pub held_errand: u64,
+    /// Id of the errand in which its request was read, for a server; sent, for a client. 0: none, or it is over.
+    pub errand: u64,
+    /// Thread that did so; 0: no such request is under way.
+    pub reader: u32,
+    /// Process of which the agent knows that it reads here.
+    pub told: u32,
+    /// 1: a request has begun to arrive that nobody has read yet.
+    pub fresh: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
     /// The held request's payload.
     pub hold: [u8; HOLD],
 
@@ -155,5 +180,34 @@ impl Conn {
         }
         self.cookie = cookie;
         self.role = role.0;
+    }
+
+    /// The request may be more, or less, than one head.
+    #[inline(always)]
+    pub(crate) fn widen(&mut self) {
+        if self.wide == wide::NO {
+            self.wide = wide::TURN;
+        }
+    }
+
+    /// Whether the held segment is one head and nothing behind it: no empty line before its end. Without branches on the
+    /// bytes: the verifier would follow each way of each byte.
+    #[inline(always)]
+    pub(crate) fn is_single(&self) -> bool {
+        let last = self.held.kept.wrapping_sub(1);
+        let (mut lines, mut ends) = (0u32, 0u32);
+        let mut i = 0usize;
+        while i < HOLD {
+            if i as u32 >= last {
+                break;
+            }
+            // 1 for a line feed, else 0.
+            let feed = (u32::from(self.hold[i] ^ b'\n').wrapping_sub(1)) >> 31;
+            lines = (lines << 1) | feed;
+            // A line feed now, and one just before or with one byte between.
+            ends |= feed & ((lines >> 1) | (lines >> 2));
+            i += 1;
+        }
+        ends & 1 == 0
     }
 }

@@ -4,7 +4,9 @@ use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use weir_common::conn::Ends;
 use weir_common::knob::Slot;
-use weir_common::record::{Bytes, FLAG_MIDWAY, HOLD, Head, Kind, LARGE, MEDIUM, Opened, Pair, SMALL, Segment, TAIL};
+use weir_common::record::{
+    Asked, Bytes, FLAG_MIDWAY, HOLD, Head, Kind, LARGE, MEDIUM, Opened, Pair, Read, SMALL, Segment, TAIL,
+};
 
 use crate::conn::{Conn, Stage, staged};
 use crate::copy;
@@ -86,11 +88,11 @@ fn window<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, fr
         return;
     }
     let (segment, offset) = (staged!(from, segment), staged!(from, offset));
-    let (tgid, tid) = (staged!(from, tgid), staged!(from, tid));
+    let (tgid, tid, errand) = (staged!(from, tgid), staged!(from, tid), staged!(from, errand));
     // SAFETY: `record` is not null; each write stays inside its `Kept<Bytes, N>`.
     unsafe {
         let head = head(conn, Kind::BYTES, 0, segment.at);
-        (&raw mut (*record).head).write(Bytes { head, segment, tgid, tid });
+        (&raw mut (*record).head).write(Bytes { head, segment, tgid, tid, errand });
         if segment.kept != 0 && copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), segment.kept).is_err()
         {
             bpf_ringbuf_discard(record.cast(), BPF_RB_NO_WAKEUP.into());
@@ -129,8 +131,40 @@ pub(crate) fn bare(conn: &mut Conn, segment: Segment) {
     }
     let head = head(conn, Kind::BYTES, 0, segment.at);
     // SAFETY: `record` is not null and has room for a `Bytes`.
-    unsafe { record.write(Bytes { head, segment, tgid: 0, tid: 0 }) };
+    unsafe { record.write(Bytes { head, segment, tgid: 0, tid: 0, errand: 0 }) };
     submit(record);
+}
+
+/// Tells who reads requests here; false: the ring is full, which the connection's next record says.
+#[inline(always)]
+pub(crate) fn read(conn: &mut Conn, tgid: u32, tid: u32, at: u64) -> bool {
+    let record = reserve_of::<Read>(conn);
+    if record.is_null() {
+        conn.lost += 1;
+        count(Slot::LOST_EVENT, 1);
+        return false;
+    }
+    let head = head(conn, Kind::READ, 0, at);
+    // SAFETY: `record` is not null and has room for a `Read`.
+    unsafe { record.write(Read { head, tgid, tid }) };
+    submit(record);
+    true
+}
+
+/// Tells that a thread on an errand sends the request that starts at `seq`; false: the ring is full.
+#[inline(always)]
+pub(crate) fn asked(conn: &Conn, tgid: u32, tid: u32, errand: u64, seq: u32, at: u64) -> bool {
+    let record = reserve_of::<Asked>(conn);
+    if record.is_null() {
+        count(Slot::LOST_EVENT, 1);
+        return false;
+    }
+    // What the ring has refused is said by the next record of the connection's bytes.
+    let head = Head { kind: Kind::ASKED.0, flags: 0, lost: 0, conn: conn.cookie, at };
+    // SAFETY: `record` is not null and has room for an `Asked`.
+    unsafe { record.write(Asked { head, errand, seq, tgid, tid, reserved: 0 }) };
+    submit(record);
+    true
 }
 
 /// Copies the held request's payload, 64 bytes a step.
@@ -174,7 +208,8 @@ pub(crate) fn flush(conn: &mut Conn) {
     // SAFETY: `record` is not null; each write stays inside it.
     unsafe {
         let head = head(conn, Kind::BYTES, 0, segment.at);
-        (&raw mut (*record).head).write(Bytes { head, segment, tgid: conn.held_tgid, tid: conn.held_tid });
+        let (tgid, tid, errand) = (conn.held_tgid, conn.held_tid, conn.held_errand);
+        (&raw mut (*record).head).write(Bytes { head, segment, tgid, tid, errand });
         copy_hold(conn, &raw mut (*record).data, segment.kept);
     }
     submit(record);
@@ -196,10 +231,11 @@ fn paired<const N: usize, const M: u32>(skb: *mut __sk_buff, conn: &mut Conn, fr
     // One of both is this node's: the held request's sender for a client, the response's for a server.
     let tgid = staged!(from, tgid) | conn.held_tgid;
     let tid = staged!(from, tid) | conn.held_tid;
+    let errand = staged!(from, errand) | conn.held_errand;
     // SAFETY: `record` is not null; each write stays inside it.
     unsafe {
         let head = head(conn, Kind::PAIR, 0, response.at);
-        (&raw mut (*record).head.head).write(Pair { head, request, response, tgid, tid });
+        (&raw mut (*record).head.head).write(Pair { head, request, response, tgid, tid, errand });
         copy_hold(conn, &raw mut (*record).head.data, request.kept);
         conn.release();
         if copy::payload::<M>(skb, offset, (&raw mut (*record).data).cast(), response.kept).is_err() {

@@ -12,6 +12,7 @@ mod conn;
 mod copy;
 mod early;
 mod emit;
+mod errand;
 mod framing;
 mod gate;
 mod hooks;

@@ -16,6 +16,7 @@ use weir_common::verdict::{
 use crate::checksum::Sum;
 use crate::conn::{Conn, Stage};
 use crate::early::{Early, SLOTS};
+use crate::errand::{Caller, Walk};
 use crate::gate::state::Gate;
 
 /// Map definitions as libbpf reads them from BTF. Own structs, because aya-ebpf 0.2's `SkStorage` takes only a
@@ -177,6 +178,17 @@ map! {
     /// Connections of which the agent knows that nothing it reads is spoken there, by cookie; from there the connection's
     /// own state takes it. An entry that nobody takes is the oldest one day, and leaves.
     FOREIGN: Foreigns, BPF_MAP_TYPE_LRU_HASH, u64, u8, 4096, 0
+}
+
+map! {
+    /// What threads that take requests are about, by thread id; until the thread ends. Threads beyond the bound are on no
+    /// errand. Not an LRU: what would be forgotten is what speaks against an errand.
+    WALKS: Walks, BPF_MAP_TYPE_HASH, u32, Walk, 16384, 0
+}
+
+map! {
+    /// Processes that take requests, by process id; until the process ends. Those beyond the bound have no chains.
+    CALLERS: Callers, BPF_MAP_TYPE_HASH, u32, Caller, 4096, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).

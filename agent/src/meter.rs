@@ -12,6 +12,8 @@ pub enum Unit {
     Call,
     /// Anything else: `weir_events_total`.
     Event,
+    /// Clients' calls by what proves their parent inside their process: `weir_chains_total`; the stage is the proof.
+    Chain,
 }
 
 /// A counter.
@@ -48,11 +50,43 @@ pub enum Count {
     RefusedAnnotation,
     /// Pods, Services and addresses of the cluster that are left out because what is known of them is bounded.
     EvictedKubernetes,
+    /// The parent was proven by ids that the request carries.
+    ChainCarried,
+    /// The parent was proven by the thread.
+    ChainThread,
+    /// The process takes no requests.
+    ChainNoRequest,
+    /// The request names a span that the application made.
+    ChainOwnSpan,
+    /// Several requests under way had the ids that it carries.
+    ChainSeveral,
+    /// The thread had taken no request.
+    ChainIdle,
+    /// The thread serves many connections at once.
+    ChainLoop,
+    /// The thread took another request before its answer, or the answer began before the call.
+    ChainMixed,
+    /// Another thread answered.
+    ChainOther,
+    /// The answer was sent before every response was read.
+    ChainUnread,
+    /// Requests of the connection were pipelined.
+    ChainPipelined,
+    /// The thread that sent it is not known.
+    ChainUnknown,
+    /// The process had not called anybody for long, so that what it had taken is not known.
+    ChainNew,
+    /// Records were lost that would have told.
+    ChainLost,
+    /// The parent was not settled in time.
+    ChainLate,
+    /// Too many calls waited.
+    ChainFull,
 }
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 31] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -68,6 +102,22 @@ impl Count {
         Self::MalformedContext,
         Self::RefusedAnnotation,
         Self::EvictedKubernetes,
+        Self::ChainCarried,
+        Self::ChainThread,
+        Self::ChainNoRequest,
+        Self::ChainOwnSpan,
+        Self::ChainSeveral,
+        Self::ChainIdle,
+        Self::ChainLoop,
+        Self::ChainMixed,
+        Self::ChainOther,
+        Self::ChainUnread,
+        Self::ChainPipelined,
+        Self::ChainUnknown,
+        Self::ChainNew,
+        Self::ChainLost,
+        Self::ChainLate,
+        Self::ChainFull,
     ];
 
     /// Unit, stage and reason.
@@ -89,6 +139,22 @@ impl Count {
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),
             Self::RefusedAnnotation => (Unit::Event, "ignored", "unusable_annotation"),
             Self::EvictedKubernetes => (Unit::Event, "evicted", "kubernetes_object"),
+            Self::ChainCarried => (Unit::Chain, "carried", ""),
+            Self::ChainThread => (Unit::Chain, "thread", ""),
+            Self::ChainNoRequest => (Unit::Chain, "none", "no_request"),
+            Self::ChainOwnSpan => (Unit::Chain, "none", "own_span"),
+            Self::ChainSeveral => (Unit::Chain, "none", "several_requests"),
+            Self::ChainIdle => (Unit::Chain, "none", "idle_thread"),
+            Self::ChainLoop => (Unit::Chain, "none", "event_loop"),
+            Self::ChainMixed => (Unit::Chain, "none", "interleaved"),
+            Self::ChainOther => (Unit::Chain, "none", "other_thread"),
+            Self::ChainUnread => (Unit::Chain, "none", "unread_response"),
+            Self::ChainPipelined => (Unit::Chain, "none", "pipelined"),
+            Self::ChainUnknown => (Unit::Chain, "none", "unknown_sender"),
+            Self::ChainNew => (Unit::Chain, "none", "new_caller"),
+            Self::ChainLost => (Unit::Chain, "none", "lost_records"),
+            Self::ChainLate => (Unit::Chain, "none", "late"),
+            Self::ChainFull => (Unit::Chain, "none", "full"),
         }
     }
 }

@@ -9,12 +9,12 @@ use weir_common::conn::{Framing, Role};
 use weir_common::knob::Slot;
 use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG_TURN, SMALL, Segment, TAIL, Way};
 
-use crate::conn::{Conn, Stage, stage, staged};
+use crate::conn::{Conn, Stage, stage, staged, wide};
 use crate::framing::{self, like};
 use crate::packet::{self, FIN, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
-use crate::{checksum, copy, early, emit, who};
+use crate::{checksum, copy, early, emit, errand, who};
 
 /// Bytes of an answer that are kept whole after a request that was longer than what is held.
 const WIDE: u32 = 256 << 10;
@@ -107,17 +107,6 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
     decide(conn, to, way);
     plan(sk, conn, to, way);
     act(skb, conn, to, way);
-}
-
-/// How much of an answer is kept behind its first window: a `Conn::wide`.
-mod wide {
-    /// Nothing: the request was one head in one segment.
-    pub(super) const NO: u8 = 0;
-    /// All of it, up to `WIDE`: there may be several heads in the request, or a part of one. The next request is looked
-    /// at.
-    pub(super) const TURN: u8 = 1;
-    /// So from now on, and so of requests: one did not begin where the direction turned.
-    pub(super) const ALWAYS: u8 = 2;
 }
 
 /// What to do with a segment.
@@ -221,16 +210,21 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     }
     stage!(to, tgid, 0);
     stage!(to, tid, 0);
-    if way == Way::OUT && turn {
-        let by = who::sender(conn, sk);
-        stage!(to, tgid, by.tgid);
-        stage!(to, tid, by.tid);
+    stage!(to, errand, 0);
+    if request && way == Way::IN && (turn || starts) {
+        conn.fresh = 1;
     }
     if conn.announced == 0 {
         let mut next = conn.next;
         next[w] = staged!(to, segment.seq);
         let ends = track::ends(sk);
         emit::announce(conn, &ends, next, at);
+    }
+    if way == Way::OUT && turn {
+        let by = who::sender(conn, sk);
+        stage!(to, tgid, by.tgid);
+        stage!(to, tid, by.tid);
+        stage!(to, errand, errand::sends(conn, by, staged!(to, segment.seq), at));
     }
     let (len, flags) = (staged!(to, segment.len), staged!(to, segment.flags));
     let plain = turn && flags == 0 && first == acts::KEEP;
@@ -239,18 +233,18 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     }
     if conn.holds() {
         if request {
-            widen(conn);
+            conn.widen();
             if starts {
                 conn.deep = 1;
             }
         } else {
             // An answer longer than its window, to a held segment that is not one head: the answers behind the first
             // would not be kept.
-            if len > MEDIUM as u32 && conn.deep == 0 && !single(conn) {
+            if len > MEDIUM as u32 && conn.deep == 0 && !conn.is_single() {
                 if conn.wide == wide::NO {
                     conn.deep = 1;
                 }
-                widen(conn);
+                conn.widen();
             }
             let covered = staged!(to, ack).wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
             let cut = len > MEDIUM as u32 && conn.wide != wide::NO;
@@ -261,7 +255,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     } else if request && plain && len <= HOLD as u32 && conn.deep == 0 && conn.wide != wide::ALWAYS {
         stage!(to, act, acts::HOLD);
     } else if request && turn {
-        widen(conn);
+        conn.widen();
     }
     let mut flags = flags;
     let wide = (conn.wide == wide::ALWAYS || (conn.wide == wide::TURN && !request)) && conn.kept[w] < WIDE;
@@ -365,14 +359,6 @@ fn due(conn: &mut Conn, to: *mut Stage, way: Way) {
     }
 }
 
-/// The request may be more, or less, than one head.
-#[inline(always)]
-fn widen(conn: &mut Conn) {
-    if conn.wide == wide::NO {
-        conn.wide = wide::TURN;
-    }
-}
-
 /// Keeps a request's only segment until its response passes.
 #[inline(always)]
 fn hold(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
@@ -387,6 +373,7 @@ fn hold(skb: *mut __sk_buff, conn: &mut Conn, from: *const Stage) {
     conn.wide = if ends_empty(conn, segment.len) == 0 { wide::TURN } else { wide::NO };
     conn.held_tgid = staged!(from, tgid);
     conn.held_tid = staged!(from, tid);
+    conn.held_errand = staged!(from, errand);
     conn.held = Segment { kept: 0, ..segment };
     // Written last: from here on the other way may take it.
     // SAFETY: a field of a live map value.
@@ -403,27 +390,6 @@ fn ends_empty(conn: &Conn, len: u32) -> u32 {
     let bare = is(byte(2), b'\n') & enough;
     let full = is(byte(2), b'\r') & is(byte(3), b'\n') & more;
     is(byte(1), b'\n') & (bare | full)
-}
-
-/// Whether the held segment is one head and nothing behind it: no empty line before its end. Without branches on the
-/// bytes: the verifier would follow each way of each byte.
-#[inline(always)]
-fn single(conn: &Conn) -> bool {
-    let last = conn.held.kept.wrapping_sub(1);
-    let (mut lines, mut ends) = (0u32, 0u32);
-    let mut i = 0usize;
-    while i < HOLD {
-        if i as u32 >= last {
-            break;
-        }
-        // 1 for a line feed, else 0.
-        let feed = (u32::from(conn.hold[i] ^ b'\n').wrapping_sub(1)) >> 31;
-        lines = (lines << 1) | feed;
-        // A line feed now, and one just before or with one byte between.
-        ends |= feed & ((lines >> 1) | (lines >> 2));
-        i += 1;
-    }
-    ends & 1 == 0
 }
 
 /// Hands all of a segment over, in steps.
@@ -461,6 +427,9 @@ fn fin(sk: *mut bpf_sock, conn: &mut Conn, way: Way, packet: &Packet) {
         return;
     }
     conn.fins |= bit;
+    if way == Way::OUT {
+        errand::ends(conn);
+    }
     emit::flush(conn);
     let ahead = conn.known & bit != 0 && packet.seq.wrapping_sub(conn.next[w]).cast_signed() > 0;
     let ahead = ahead || conn.holes & bit != 0;

@@ -8,6 +8,8 @@ mod cgroup_skb;
 mod cgroup_sock;
 /// 5.10: verdicts.
 mod gate;
+/// 5.11: what processes read.
+mod rcv_space;
 /// 5.10: processes.
 mod sched;
 /// 5.10: connections established and closed.

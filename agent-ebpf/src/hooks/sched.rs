@@ -12,7 +12,7 @@ use weir_common::knob::Slot;
 use weir_common::record::{ARGS, Exec, Exit, Head, Kind};
 
 use crate::stats::count;
-use crate::{emit, knobs, who};
+use crate::{emit, errand, knobs, who};
 
 /// `sched:sched_process_exec`: the new image is in place, nothing of it has run.
 #[tracepoint]
@@ -94,9 +94,11 @@ fn exit() {
     // SAFETY: no arguments.
     let both = unsafe { bpf_get_current_pid_tgid() };
     let (tgid, tid) = ((both >> 32) as u32, both as u32);
+    errand::thread_ends(tid);
     if tgid != tid {
         return;
     }
+    errand::process_ends(tgid);
     let record = emit::reserve::<Exit>();
     if record.is_null() {
         count(Slot::LOST_EVENT, 1);

@@ -16,7 +16,7 @@ use crate::conn::Conn;
 use crate::stats::count;
 use crate::track::{self, CREATE, field};
 use crate::who;
-use crate::{early, emit};
+use crate::{early, emit, errand};
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of `include/net/tcp_states.h`.
 /// `TCP_ESTABLISHED`, `TCP_CLOSE_WAIT`.
@@ -176,6 +176,7 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
     if conn.cookie == 0 || conn.role == Role::LISTENER.0 {
         return;
     }
+    errand::ends(conn);
     emit::flush(conn);
     count(Slot::CLOSED, 1);
     let record = emit::reserve::<Closed>();
@@ -221,6 +222,9 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
     conn.reset_by = 0;
     conn.wide = 0;
     conn.deep = 0;
+    conn.errand = 0;
+    conn.told = 0;
+    conn.fresh = 0;
     if conn.framing != Framing::IGNORE.0 {
         conn.framing = Framing::UNDECIDED.0;
     }

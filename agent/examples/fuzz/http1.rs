@@ -70,6 +70,7 @@ impl Feed<'_> {
                 if step == Step::Continue {
                     step = self.piece(&mut http, *side, piece, holes, random);
                 }
+                drop(http.begun());
                 self.most = self.most.max(http.held());
             }
         }

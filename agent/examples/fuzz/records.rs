@@ -36,7 +36,7 @@ impl Target for Decoder {
         let len = random.below(1200);
         random.bytes(&mut self.bytes, len);
         if let Some([kind, more, ..]) = self.bytes.get_mut(..2) {
-            (*kind, *more) = (random.below(9) as u8, 0);
+            (*kind, *more) = (random.below(11) as u8, 0);
         }
         for at in [HEAD + 16, HEAD + 16 + SEGMENT, 68, 69] {
             // Lengths that may fit.

@@ -149,11 +149,13 @@ fn exchange() -> Option<Exchange> {
                 context: None,
                 forwarded: None,
                 user_agent: None,
+                request_id: None,
             }),
             request: Message { first, ..Message::default() },
             response: None,
             end: End::Complete,
             error: None,
+            pipelined: false,
             truncated: false,
         },
         connection: Arc::new(Connection {

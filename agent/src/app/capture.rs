@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
 
 use crate::clock::{self, Offset};
-use crate::flow::{Output, Worker};
+use crate::flow::{Chains, Output, Worker};
 use crate::identity::{Counts, Resolver, Seen};
 use crate::kernel::ring::Reader;
 use crate::kernel::tables::Foreign;
@@ -30,6 +30,8 @@ pub(super) enum Ask {
     Connections(SyncSender<Vec<Open>>),
     /// Services seen, and what the resolver did.
     Services(SyncSender<(Vec<Seen>, Counts)>),
+    /// Whether calls are joined inside processes.
+    Chains(bool),
     /// New rules for names.
     Identity(crate::identity::Settings),
     /// Take what is left in the ring, end what is running, and stop.
@@ -57,6 +59,7 @@ pub(super) struct Capture {
     pub reader: Reader,
     pub foreign: Foreign,
     pub worker: Worker,
+    pub chains: Chains,
     pub resolver: Resolver,
     pub meter: Arc<Meter>,
     pub clock: Arc<Offset>,
@@ -91,7 +94,7 @@ impl Capture {
                 measured = now;
                 self.clock.refresh();
             }
-            self.hand_over(&mut out);
+            self.hand_over(&mut out, now);
             let pause = if Reader::is_burst(records) { Duration::ZERO } else { self.reader.pause(records) };
             match self.asks.recv_timeout(pause) {
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -100,10 +103,13 @@ impl Capture {
             }
         }
         while self.drain(&mut out) > 0 {
-            self.hand_over(&mut out);
+            self.hand_over(&mut out, clock::monotonic_ns());
         }
         self.worker.finish(clock::monotonic_ns(), &mut out);
-        self.hand_over(&mut out);
+        self.hand_over(&mut out, clock::monotonic_ns());
+        let mut calls = Vec::new();
+        self.chains.finish(&mut calls);
+        self.send(Batch { calls, ended: Vec::new() });
     }
 
     fn drain(&mut self, out: &mut Output) -> usize {
@@ -150,10 +156,11 @@ impl Capture {
                 }
                 Event::Bytes(bytes, _) => {
                     segments += 1;
-                    resolver.sent(bytes.head.conn, Thread { tgid: bytes.tgid, tid: bytes.tid });
+                    let by = Thread { tgid: bytes.tgid, tid: bytes.tid, ..Thread::default() };
+                    resolver.sent(bytes.head.conn, by);
                 }
                 Event::Pair(..) => segments += 2,
-                Event::Closed(_) => {}
+                Event::Closed(_) | Event::Read(_) | Event::Asked(_) => {}
             }
             worker.event(event, out);
             if let Event::Closed(closed) = &event {
@@ -164,14 +171,22 @@ impl Capture {
         records
     }
 
-    fn hand_over(&mut self, out: &mut Output) {
-        if out.calls.is_empty() && out.ended.is_empty() {
-            return;
+    fn hand_over(&mut self, out: &mut Output, now: u64) {
+        let mut batch = Batch::default();
+        let mut notes = out.notes.drain(..).peekable();
+        for (at, mut exchange) in out.calls.drain(..).enumerate() {
+            while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {
+                self.chains.note(note);
+            }
+            // Before it may have to wait: who is at its ends may be gone by then.
+            self.refusals.mark(&mut exchange);
+            self.resolver.name(&mut exchange);
+            self.chains.take(exchange, &mut batch.calls);
         }
-        let mut batch = Batch { calls: std::mem::take(&mut out.calls), ended: Vec::new() };
-        for exchange in &mut batch.calls {
-            self.refusals.mark(exchange);
-            self.resolver.name(exchange);
+        notes.for_each(|(_, note)| self.chains.note(note));
+        self.chains.tick(now, &mut batch.calls);
+        if batch.calls.is_empty() && out.ended.is_empty() {
+            return;
         }
         for connection in out.ended.drain(..) {
             let (ends, at) = (&connection.connection, connection.ended_at);
@@ -180,6 +195,10 @@ impl Capture {
             let unix_ns = self.clock.unix_ns(at);
             batch.ended.push(Ended { connection, service, peer, unix_ns });
         }
+        self.send(batch);
+    }
+
+    fn send(&self, batch: Batch) {
         // Never waits: a judge that is behind costs calls, counted, and not the ring.
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
             self.meter.add(Count::LostQueue, batch.calls.len() as u64);
@@ -203,6 +222,11 @@ impl Capture {
             }
             Ask::Services(to) => {
                 let _ = to.try_send((self.resolver.services().cloned().collect(), self.resolver.counts()));
+            }
+            Ask::Chains(on) => {
+                let mut calls = Vec::new();
+                self.chains.set(on, &mut calls);
+                self.send(Batch { calls, ended: Vec::new() });
             }
             Ask::Identity(settings) => {
                 if let Err(error) = self.resolver.set(settings) {

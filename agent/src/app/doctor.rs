@@ -93,6 +93,7 @@ fn facts_rows(facts: &Facts) -> Vec<Row> {
             "lockdown=confidentiality forbids it; use integrity",
         ),
         fact("exact senders", &facts.sender(), Degraded, owners),
+        fact("reads of requests", &facts.reads, Degraded, "enable CONFIG_DEBUG_INFO_BTF; needs kernel 5.11 or newer"),
     ];
     if let (Some(path), Some(row)) =
         (&facts.cgroup2_path, rows.iter_mut().find(|row| row.subject == "cgroup v2" && row.standing == Standing::Ok))
@@ -127,6 +128,7 @@ fn verdict_row(program: Program, verdict: &Verdict) -> Row {
         Verdict::Attached => (Standing::Ok, "attached".to_owned()),
         Verdict::LeftOut(why) => (Standing::Degraded, format!("left out: {why}")),
         Verdict::Refused(why) => (Standing::Degraded, format!("refused: {why}")),
+        Verdict::Off(key) => (Standing::Ok, format!("turned off: {key}")),
     };
     program_row(program, standing, detail)
 }

@@ -22,7 +22,7 @@ use crate::clock::{self, Offset};
 use crate::config::{Loaded, Sources};
 use crate::export::prometheus::{self, Page, Snapshot};
 use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
-use crate::flow::Worker;
+use crate::flow::{Chains, Worker};
 use crate::graph::{self, Graph};
 use crate::identity::{Counts, Resolver, Seen, kube::Watch};
 use crate::kernel::facts::Facts;
@@ -153,9 +153,12 @@ impl Agent {
         metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
-        let to_load = load::Settings { ring: settings.kernel.ring, cgroup: settings.kernel.cgroup.clone(), own };
+        let (cgroup, chains) = (settings.kernel.cgroup.clone(), settings.traces.chains);
+        let to_load = load::Settings { ring: settings.kernel.ring, cgroup, own, chains };
         let (half, line) = load::load(&facts, &plan, &to_load)?;
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
+        let mut chains = Chains::new(Arc::clone(&meter));
+        chains.set(half.tells_reads(), &mut Vec::new());
         let half = Arc::new(Mutex::new(half));
         blocks.take(Arc::clone(&half), settings.mode);
 
@@ -170,6 +173,7 @@ impl Agent {
         let capture = capture::Capture {
             reader: Reader::new(line.ring, to_load.ring),
             foreign: line.foreign,
+            chains,
             worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
             resolver,
             meter: Arc::clone(&meter),
@@ -348,6 +352,7 @@ impl Core {
         });
         Snapshot {
             messages: self.messages().into_iter().map(|row| (row.stage, row.reason, row.count)).collect(),
+            chains: self.chains().into_iter().map(|row| (row.stage, row.reason, row.count)).collect(),
             connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
             programs: programs.collect(),
             blocked: self.blocks.counts(),

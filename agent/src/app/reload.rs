@@ -55,6 +55,12 @@ impl Core {
         }
         // From here on nothing can be refused.
         self.feeds.configure(new);
+        if old.traces.chains != new.traces.chains {
+            let on = self.half().chains(new.traces.chains);
+            // A capturing thread that is busy now would go on joining what nobody tells of.
+            let asks = self.asks.clone();
+            drop(tokio::task::spawn_blocking(move || asks.send(Ask::Chains(on))).await);
+        }
         self.metrics.sample(Sampler::new(new.traces.sample));
         let replaced = {
             let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);

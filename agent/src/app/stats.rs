@@ -38,6 +38,8 @@ pub struct Stats {
     pub messages: Vec<Row>,
     /// What became of calls.
     pub calls: Vec<Row>,
+    /// Clients' calls by what proves their parent inside their process: the stage is the proof.
+    pub chains: Vec<Row>,
     /// What else was counted.
     pub events: Vec<Row>,
     /// Programs.
@@ -88,6 +90,11 @@ impl Core {
         rows
     }
 
+    /// Chains by proof and reason.
+    pub(super) fn chains(&self) -> Vec<Row> {
+        rows_of(&self.meter, Unit::Chain).collect()
+    }
+
     /// The whole account.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -108,6 +115,7 @@ impl Core {
         Stats {
             messages: self.messages(),
             calls: rows_of(&self.meter, Unit::Call).collect(),
+            chains: self.chains(),
             events: self.events(),
             programs,
             cpu_seconds: own.cpu_seconds,

@@ -52,6 +52,7 @@ fn show(stats: &Value, screen: Screen) -> String {
     section("Ledger, in segments", &["STAGE", "REASON", ">COUNT"], counts("/messages"));
     section("Calls", &["STAGE", "REASON", ">COUNT"], counts("/calls"));
     section("Other events", &["STAGE", "REASON", ">COUNT"], counts("/events"));
+    section("Calls joined inside processes", &["PROOF", "REASON", ">COUNT"], counts("/chains"));
     section("Recent calls", &["WHERE", ">CALLS", ">USED", ">LIMIT", ">LOST", "NOTE"], recent(stats));
     // Who exports nothing has nothing to look at here.
     let exported = list(stats, "/exported").iter().filter(|row| number(row, "/count") > 0);

@@ -477,9 +477,6 @@ impl Check<'_> {
     }
 
     fn traces(&mut self, written: &Written) -> Traces {
-        if self.tree.get(["traces", "chains"]).is_some() {
-            self.warn("traces.chains", "this version tells no chains inside a process yet; the key has no effect");
-        }
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
         Traces { chains: written.traces.chains, sample }
     }

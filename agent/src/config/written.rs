@@ -315,7 +315,7 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
-    /// Whether calls that a process makes while it answers another are told as its children. Not in this version yet.
+    /// Whether calls that a process makes to answer another are told as its children, where that is proven.
     pub chains: bool,
     /// Share of traces that are exported as spans, 0 to 1, the same ones on every node. Metrics count all calls.
     pub sample: f64,

@@ -71,6 +71,12 @@ fn write(exchange: &Exchange, trace_state: &str, out: &mut Vec<u8>, scratch: &mu
     wire::fixed64(out, 7, exchange.start_unix_ns);
     wire::fixed64(out, 8, exchange.start_unix_ns.saturating_add(exchange.duration_ns()));
     semconv::span(exchange, &mut |name, value| wire::attribute(out, 9, name, value, scratch));
+    if let Some(link) = &exchange.ids.link {
+        let whole = wire::field_len(link.trace.len()) + wire::field_len(link.span.len());
+        wire::head(out, 13, whole);
+        wire::bytes(out, 1, &link.trace);
+        wire::bytes(out, 2, &link.span);
+    }
     if semconv::is_error(exchange) {
         wire::head(out, 15, 2);
         wire::varint(out, 3, StatusCode::Error as u64);

@@ -1,7 +1,7 @@
 //! What a connection speaks: told by its first bytes, then spoken by a parser.
 
 use crate::model::{Call, Thread, Visibility};
-use crate::proto::{Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step};
+use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step};
 
 /// First bytes, both sides together, by which every protocol must know its own.
 const ENOUGH: usize = 64;
@@ -116,6 +116,14 @@ impl Dialect {
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Call>) {
         if let Self::Speaking { parser, .. } = self {
             parser.tick(now, out);
+        }
+    }
+
+    /// Requests with ids whose heads became whole since this was last asked.
+    pub(super) fn begun(&mut self) -> Vec<Begun> {
+        match self {
+            Self::Speaking { parser, .. } => parser.begun(),
+            _ => Vec::new(),
         }
     }
 

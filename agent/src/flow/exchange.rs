@@ -5,7 +5,9 @@ use std::sync::Arc;
 use weir_common::conn::Known;
 
 use super::ids::Wire;
-use crate::model::{Call, Connection, Exchange, Kind, Operation, Role, Service, Thread, TraceContext, Verdict};
+use crate::model::{
+    Call, Connection, Exchange, Ids, Kind, Link, Operation, Role, Service, Thread, TraceContext, Verdict,
+};
 
 /// What a call needs to know of its connection.
 pub(super) struct Seen<'a> {
@@ -23,20 +25,11 @@ impl Seen<'_> {
     /// Makes the exchange; `None` where it is not known which end this is.
     pub(super) fn exchange(&self, call: Call) -> Option<Exchange> {
         let connection = self.connection;
-        let (kind, client, server, sent) = match connection.role {
-            Role::Client => (Kind::Client, connection.local, connection.remote, call.request.first.by),
-            Role::Server => {
-                let answered = call.response.map(|response| response.first.by).unwrap_or_default();
-                (Kind::Server, connection.remote, connection.local, answered)
-            }
-            Role::Unknown => return None,
+        let (kind, ids) = ids(connection, self.mirror.as_deref(), call.request.first.seq, context(&call))?;
+        let sent = match kind {
+            Kind::Client => call.request.first.by,
+            Kind::Server => call.response.map(|response| response.first.by).unwrap_or_default(),
         };
-        // Where addresses were translated on the way, both ends go by the client's.
-        let (client, server) = match self.mirror {
-            Some(mirror) if kind == Kind::Server => (mirror.local, mirror.remote),
-            _ => (client, server),
-        };
-        let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), self.mirror.is_some());
         Some(Exchange {
             ids,
             kind,
@@ -52,10 +45,35 @@ impl Seen<'_> {
     }
 }
 
+/// Which end's call a request is that starts at `seq`, and its ids; `None` where it is not known which end this is.
+pub(super) fn ids(
+    connection: &Connection,
+    mirror: Option<&Connection>,
+    seq: u32,
+    context: Option<TraceContext>,
+) -> Option<(Kind, Ids)> {
+    let (kind, client, server) = match (connection.role, mirror) {
+        (Role::Client, _) => (Kind::Client, connection.local, connection.remote),
+        // Where addresses were translated on the way, both ends go by the client's.
+        (Role::Server, Some(mirror)) => (Kind::Server, mirror.local, mirror.remote),
+        (Role::Server, None) => (Kind::Server, connection.remote, connection.local),
+        (Role::Unknown, _) => return None,
+    };
+    Some((kind, Wire::new(client, server, seq).ids(kind, context, mirror.is_some())))
+}
+
+/// The span at the other end of a client's call without a trace context, as another node computes it.
+pub(super) fn far(call: &Exchange) -> Link {
+    let (client, server) = (call.connection.local, call.connection.remote);
+    let ids = Wire::new(client, server, call.call.request.first.seq).ids(Kind::Server, None, false);
+    Link { trace: ids.trace, span: ids.span }
+}
+
 /// The connection's holder; its thread only where that thread is the one that sends.
 fn owner(connection: &Connection) -> Thread {
     let owner = &connection.owner;
-    Thread { tgid: owner.tgid, tid: if owner.known == Known::SENDER.0 { owner.tid } else { 0 } }
+    let tid = if owner.known == Known::SENDER.0 { owner.tid } else { 0 };
+    Thread { tgid: owner.tgid, tid, ..Thread::default() }
 }
 
 fn context(call: &Call) -> Option<TraceContext> {

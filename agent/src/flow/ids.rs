@@ -56,8 +56,10 @@ impl Wire {
         let server = valid((spans as u64).to_be_bytes());
         let outside = context.map(|context| context.span);
         match kind {
-            Kind::Client => Ids { trace, span: client, parent: outside },
-            Kind::Server => Ids { trace, span: server, parent: if mirrored { Some(client) } else { outside } },
+            Kind::Client => Ids { trace, span: client, parent: outside, link: None },
+            Kind::Server => {
+                Ids { trace, span: server, parent: if mirrored { Some(client) } else { outside }, link: None }
+            }
         }
     }
 }

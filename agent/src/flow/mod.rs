@@ -3,6 +3,7 @@
 //!
 //! A [`Worker`] is a shard: it owns its connections and does no I/O.
 
+mod chains;
 mod dialect;
 mod exchange;
 mod ids;
@@ -15,5 +16,6 @@ mod table;
 mod tests;
 mod worker;
 
+pub use chains::{Chains, Note};
 pub use settings::Settings;
 pub use worker::{Output, Worker};

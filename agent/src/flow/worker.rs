@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use weir_common::conn::Known;
+use weir_common::errand::Errand;
 use weir_common::record::{Closed, Ended, Head, Opened};
 
+use super::chains::Note;
 use super::dialect::Tally;
 use super::exchange::Seen;
 use super::live::{self, Live, Work};
@@ -29,6 +31,8 @@ pub struct Output {
     pub ended: Vec<EndedConnection>,
     /// Cookies of connections of which records still come though nobody reads them, each once.
     pub foreign: Vec<u64>,
+    /// What [`super::Chains`] is to be told, each with the number of `calls` that come before it.
+    pub notes: Vec<(usize, Note)>,
 }
 
 /// Assembles calls from the records of its connections. Synchronous, without I/O; whoever feeds it must feed all
@@ -50,6 +54,8 @@ struct Desk {
     unknown: Arc<Service>,
     /// Calls of the record at hand; empty between records.
     calls: Vec<Call>,
+    /// Notes of the record at hand; empty between records.
+    notes: Vec<Note>,
     /// Cookies of connections that need time to pass.
     listed: Vec<u64>,
 }
@@ -72,6 +78,8 @@ impl Desk {
         if malformed > 0 {
             self.meter.add(Count::MalformedContext, malformed);
         }
+        live.notes(&self.calls, &mut self.notes);
+        out.notes.extend(self.notes.drain(..).map(|note| (out.calls.len(), note)));
         if self.calls.is_empty() {
             return;
         }
@@ -113,6 +121,7 @@ impl Worker {
                 clock,
                 unknown: Arc::new(Service::unknown()),
                 calls: Vec::new(),
+                notes: Vec::new(),
                 listed: Vec::new(),
             },
         }
@@ -123,14 +132,14 @@ impl Worker {
         match event {
             Event::Opened(opened) => self.opened(opened, out),
             Event::Bytes(bytes, kept) => {
-                let by = Thread { tgid: bytes.tgid, tid: bytes.tid };
+                let by = Thread { tgid: bytes.tgid, tid: bytes.tid, errand: Errand(bytes.errand) };
                 let lost = bytes.head.lost > 0;
                 self.run(&bytes.head, 1, out, |live, work| {
                     live.segment(&bytes.segment, kept, by, lost, work);
                 });
             }
             Event::Pair(pair, request, response) => {
-                let by = Thread { tgid: pair.tgid, tid: pair.tid };
+                let by = Thread { tgid: pair.tgid, tid: pair.tid, errand: Errand(pair.errand) };
                 let lost = pair.head.lost > 0;
                 self.run(&pair.head, 2, out, |live, work| {
                     if lost {
@@ -141,6 +150,12 @@ impl Worker {
                 });
             }
             Event::Closed(closed) => self.closed(closed, out),
+            Event::Read(read) => self.run(&read.head, 0, out, |live, _| live.read_by(read.tgid)),
+            Event::Asked(asked) => {
+                let live = self.table.get_mut(asked.head.conn);
+                let note = live.and_then(|live| live.asked(asked.seq, asked.head.at));
+                out.notes.extend(note.map(|note| (out.calls.len(), note)));
+            }
             Event::Exec(..) | Event::Exit(_) | Event::Refused(_) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Ring records → [`Event`]s: every length checked.
 
-use weir_common::record::{Bytes, Closed, Exec, Exit, HOLD, Head, Kind, Opened, Pair};
+use weir_common::record::{Asked, Bytes, Closed, Exec, Exit, HOLD, Head, Kind, Opened, Pair, Read};
 use weir_common::verdict::Verdict;
 
 use crate::model::Event;
@@ -25,6 +25,10 @@ unsafe impl Record for Closed {}
 unsafe impl Record for Exec {}
 // SAFETY: as above.
 unsafe impl Record for Exit {}
+// SAFETY: as above.
+unsafe impl Record for Read {}
+// SAFETY: as above.
+unsafe impl Record for Asked {}
 // SAFETY: as above.
 unsafe impl Record for Verdict {}
 
@@ -62,6 +66,8 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
             Some(Event::Exec(exec, exec.args.get(..exec.len as usize)?))
         }
         Kind::EXIT => view(record).map(Event::Exit),
+        Kind::READ => view(record).map(Event::Read),
+        Kind::ASKED => view(record).map(Event::Asked),
         Kind::VERDICT => view(record).map(Event::Refused),
         _ => None,
     }
@@ -81,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_records_never_panic(words in proptest::collection::vec(any::<u64>(), 0..160), kind in 0u16..9, cut in 0usize..1280) {
+        fn hostile_records_never_panic(words in proptest::collection::vec(any::<u64>(), 0..160), kind in 0u16..11, cut in 0usize..1280) {
             let mut bytes: Vec<u64> = words;
             if let Some(first) = bytes.first_mut() {
                 *first = (*first & !0xffff) | u64::from(kind);

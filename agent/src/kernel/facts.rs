@@ -78,6 +78,8 @@ pub struct Facts {
     pub current_pid: Fact,
     /// The current task can be asked for in `cgroup_skb`.
     pub current_task: Fact,
+    /// It can be told which thread reads which request, and what else waits for the socket.
+    pub reads: Fact,
     /// tracefs is mounted and readable.
     pub tracefs: Fact,
     /// A cgroup v2 hierarchy is mounted.
@@ -104,6 +106,7 @@ impl Facts {
             Ok(_) => Fact::Yes,
             Err(error) => Fact::No(chain(error)),
         };
+        let offsets = offsets.unwrap_or(Offsets::NONE);
         let mount = cgroup.map(Path::to_owned).or_else(|| cgroup::mounted("/proc/self/mountinfo"));
         let mount = mount.map_or_else(cgroup::mount_privately, Ok);
         Self {
@@ -119,6 +122,7 @@ impl Facts {
             read_kernel: helper(skb, BpfHelper::BPF_FUNC_probe_read_kernel),
             current_pid: helper(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid),
             current_task: helper(skb, BpfHelper::BPF_FUNC_get_current_task),
+            reads: reads(&offsets),
             tracefs: tracefs(),
             cgroup2: match &mount {
                 Ok(path) if path.join("cgroup.procs").exists() => Fact::Yes,
@@ -127,7 +131,7 @@ impl Facts {
             },
             cgroup2_path: mount.ok(),
             lockdown: lockdown(),
-            offsets: offsets.unwrap_or(Offsets::NONE),
+            offsets,
         }
     }
 
@@ -147,6 +151,16 @@ impl Facts {
             Fact::No("neither bpf_get_current_pid_tgid nor bpf_get_current_task is allowed in cgroup_skb".to_owned())
         }
     }
+}
+
+/// What `agent-ebpf/src/errand.rs` asks of the kernel's structures.
+fn reads(offsets: &Offsets) -> Fact {
+    let needed = [offsets.sock_wq, offsets.wq_head, offsets.sock_socket, offsets.socket_file, offsets.file_flags];
+    if needed.contains(&NO_OFFSET) {
+        return Fact::No("the kernel does not tell its structures (no BTF)".to_owned());
+    }
+    // Whether socket storage may be had at a typed tracepoint (5.11) is told by loading.
+    Fact::Yes
 }
 
 /// Whether this process may use `bpf(2)` at all.

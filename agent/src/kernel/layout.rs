@@ -168,6 +168,12 @@ pub fn read(path: &Path) -> Result<Offsets, Error> {
         skb_bits,
         skb_summed,
         skb_valid,
+        sock_wq: offset("sock", &["sk_wq"]),
+        wq_head: offset("socket_wq", &["wait", "head"]),
+        sock_socket: offset("sock", &["sk_socket"]),
+        socket_file: offset("socket", &["file"]),
+        file_flags: offset("file", &["f_flags"]),
+        task_io_uring: offset("task_struct", &["io_uring"]),
     })
 }
 
@@ -179,6 +185,9 @@ mod tests {
     fn this_kernel_has_every_offset() {
         let offsets = read(Path::new(VMLINUX)).unwrap();
         for offset in [offsets.sock_owned, offsets.task_tgid, offsets.task_parent, offsets.mm_arg_start] {
+            assert!(offset != NO_OFFSET && offset < 16384, "{offsets:?}");
+        }
+        for offset in [offsets.sock_wq, offsets.wq_head, offsets.sock_socket, offsets.socket_file, offsets.file_flags] {
             assert!(offset != NO_OFFSET && offset < 16384, "{offsets:?}");
         }
         assert_eq!(offsets.task_tgid, offsets.task_pid + 4);

@@ -15,7 +15,7 @@ use super::facts::{Facts, chain};
 use super::gate::{Gate, GateError};
 use super::link::{self, Place};
 use super::plan::{Intent, Plan, Program};
-use super::tables::{Counts, Foreign};
+use super::tables::{Counts, Errands, Foreign};
 
 /// The kernel half.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
@@ -29,6 +29,8 @@ pub struct Settings {
     pub cgroup: Option<PathBuf>,
     /// Process whose sockets are not observed: this one.
     pub own: u32,
+    /// What processes read is told.
+    pub chains: bool,
 }
 
 /// Why the kernel half could not be loaded.
@@ -87,7 +89,12 @@ pub enum Verdict {
     LeftOut(String),
     /// The kernel refused it.
     Refused(String),
+    /// The configuration turned it off, with this key.
+    Off(&'static str),
 }
+
+/// The key that turns `weir_rcv_space` off.
+const CHAINS: &str = "traces.chains";
 
 /// The kernel half at work. Dropping it detaches everything.
 pub struct Half {
@@ -98,6 +105,7 @@ pub struct Half {
     /// The gate.
     pub gate: Gate,
     maps: Vec<OwnedFd>,
+    errands: Errands,
     ebpf: Ebpf,
     /// Locked: see `cgroup::hold`.
     cgroup: File,
@@ -155,11 +163,14 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
     let foreign =
         Foreign::new(take(Foreign::MAP)?).map_err(|source| Error::Map { name: Foreign::MAP, source: Some(source) })?;
 
+    let errands =
+        Errands::take(&mut ebpf).map_err(|source| Error::Map { name: Errands::MAPS[0], source: Some(source) })?;
     let mut gate = Gate::take(&mut ebpf, &cgroup)?;
     let mut verdicts = Vec::new();
     for (program, intent) in &plan.rows {
         let verdict = match intent {
             Intent::LeaveOut(why) => Verdict::LeftOut(why.clone()),
+            Intent::Attach if *program == Program::RcvSpace && !settings.chains => Verdict::Off(CHAINS),
             Intent::Attach => match attach(&mut ebpf, *program, &cgroup) {
                 Ok(link) => {
                     gate.supports(link);
@@ -173,7 +184,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, gate, maps, ebpf, cgroup }, Line { ring, foreign }))
+    Ok((Half { counts, verdicts, gate, maps, errands, ebpf, cgroup }, Line { ring, foreign }))
 }
 
 /// A file descriptor of its own for a map.
@@ -240,6 +251,10 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
             point.load()?;
             point.attach("sched", name)?;
         }
+        Loaded::BtfTracePoint(point) => {
+            point.load("tcp_rcv_space_adjust", &Btf::from_sys_fs()?)?;
+            point.attach()?;
+        }
         _ => return Err(ProgramError::UnexpectedProgramType),
     }
     Ok(None)
@@ -249,6 +264,39 @@ impl Half {
     /// Attaches the gate, or detaches it.
     pub fn enforce(&mut self, on: bool) -> Result<(), GateError> {
         if on { self.gate.attach(&mut self.ebpf, &self.cgroup) } else { self.gate.detach() }
+    }
+
+    /// What processes read is told.
+    #[must_use]
+    pub fn tells_reads(&self) -> bool {
+        self.verdicts.contains(&(Program::RcvSpace, Verdict::Attached))
+    }
+
+    /// Attaches what tells of processes' reads, or detaches it and forgets what it has told. Gives whether it runs.
+    pub fn chains(&mut self, on: bool) -> bool {
+        let Some(at) = self.verdicts.iter().position(|(program, _)| *program == Program::RcvSpace) else {
+            return false;
+        };
+        let Some((program, verdict)) = self.verdicts.get_mut(at) else { return false };
+        match (&*verdict, on) {
+            (Verdict::Off(_), true) => {
+                *verdict = match attach(&mut self.ebpf, *program, &self.cgroup) {
+                    Ok(_) => Verdict::Attached,
+                    Err(why) => Verdict::Refused(why),
+                };
+            }
+            (Verdict::Attached, false) => {
+                if let Some(Loaded::BtfTracePoint(point)) = self.ebpf.program_mut(program.name())
+                    && let Err(error) = point.unload()
+                {
+                    tracing::warn!(error = chain(&error), "detaching weir_rcv_space");
+                }
+                self.errands.clear();
+                *verdict = Verdict::Off(CHAINS);
+            }
+            _ => {}
+        }
+        *verdict == Verdict::Attached
     }
 
     /// Locked memory of the maps, bytes (`memlock` of their fdinfo), without sockets' own storage.

@@ -20,12 +20,21 @@ pub enum Program {
     SchedExec,
     /// Ended processes.
     SchedExit,
+    /// Who reads which request.
+    RcvSpace,
 }
 
 impl Program {
     /// Every program, in the order in which they are attached: owners before bytes.
-    pub const ALL: [Self; 6] =
-        [Self::SchedExec, Self::SchedExit, Self::SockCreate, Self::SockOps, Self::Ingress, Self::Egress];
+    pub const ALL: [Self; 7] = [
+        Self::SchedExec,
+        Self::SchedExit,
+        Self::SockCreate,
+        Self::SockOps,
+        Self::Ingress,
+        Self::Egress,
+        Self::RcvSpace,
+    ];
 
     /// Its function in the kernel half.
     #[must_use]
@@ -37,6 +46,7 @@ impl Program {
             Self::SockCreate => "weir_sock_create",
             Self::SchedExec => "weir_sched_exec",
             Self::SchedExit => "weir_sched_exit",
+            Self::RcvSpace => "weir_rcv_space",
         }
     }
 
@@ -49,6 +59,7 @@ impl Program {
             Self::SockCreate => "owners of client sockets come from /proc, too late for short-lived processes",
             Self::SchedExec => "a process that ends before its record is read is known by its task name only",
             Self::SchedExit => "ended processes are forgotten by a time limit",
+            Self::RcvSpace => "no outgoing call is joined to the incoming one that caused it",
         }
     }
 
@@ -58,6 +69,7 @@ impl Program {
             Self::SockOps => [&facts.sock_ops, &facts.cgroup2],
             Self::SockCreate => [&facts.cgroup_sock, &facts.cgroup2],
             Self::SchedExec | Self::SchedExit => [&facts.tracepoint, &facts.tracefs],
+            Self::RcvSpace => [&facts.reads, &facts.read_kernel],
         }
     }
 }
@@ -151,6 +163,7 @@ mod tests {
             read_kernel: Fact::Yes,
             current_pid: Fact::No("not before 6.12".to_owned()),
             current_task: Fact::Yes,
+            reads: Fact::Yes,
             tracefs: Fact::Yes,
             cgroup2: Fact::Yes,
             cgroup2_path: None,

@@ -28,6 +28,36 @@ impl Counts {
     }
 }
 
+/// What the kernel half knows of threads and processes that take requests.
+pub(super) struct Errands {
+    walks: HashMap<MapData, u32, [u8; 32]>,
+    callers: HashMap<MapData, u32, [u8; 16]>,
+}
+
+impl Errands {
+    /// Names of the maps.
+    pub(super) const MAPS: [&'static str; 2] = ["WALKS", "CALLERS"];
+
+    /// Takes the maps.
+    pub(super) fn take(ebpf: &mut aya::Ebpf) -> Result<Self, MapError> {
+        let [walks, callers] = Self::MAPS;
+        let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+        Ok(Self { walks: map(walks)?.try_into()?, callers: map(callers)?.try_into()? })
+    }
+
+    /// Forgets all of them. What can't be removed makes no call certain: it only takes certainty away.
+    pub(super) fn clear(&mut self) {
+        let (walks, callers): (Vec<u32>, Vec<u32>) =
+            (self.walks.keys().flatten().collect(), self.callers.keys().flatten().collect());
+        for key in callers {
+            let _ = self.callers.remove(&key);
+        }
+        for key in walks {
+            let _ = self.walks.remove(&key);
+        }
+    }
+}
+
 /// Connections that the kernel half need not watch any more.
 pub struct Foreign(HashMap<MapData, u64, u8>);
 

@@ -1,5 +1,7 @@
 //! One request with its response, as the wire shows it: no identity, no addresses.
 
+use weir_common::errand::Errand;
+
 /// Who did something, as far as the kernel could tell exactly; zeros where it could not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread {
@@ -7,6 +9,8 @@ pub struct Thread {
     pub tgid: u32,
     /// Thread id in the initial pid namespace; 0: unknown.
     pub tid: u32,
+    /// What the thread was about when it sent the first bytes of a message. Kept for as long as it takes to join calls.
+    pub errand: Errand,
 }
 
 /// A place in a byte stream.
@@ -106,6 +110,9 @@ pub struct Http {
     pub forwarded: Option<u64>,
     /// `User-Agent` product, cut at 256 bytes; emptied by `redact` below `standard`.
     pub user_agent: Option<Box<str>>,
+    /// Keyed hash of a header that names the request itself (`X-Request-Id` and the like). Kept for as long as it takes
+    /// to join calls.
+    pub request_id: Option<u64>,
 }
 
 /// What was called, by protocol.
@@ -164,6 +171,8 @@ pub struct Call {
     /// semconv `error.type`, where there is one: a status code ≥ 400 is not repeated here (the exporter derives it by
     /// span kind), this is for what has no status: `connection_reset`, `timeout`, `malformed_request`, …
     pub error: Option<&'static str>,
+    /// Another request of the connection was under way at the same time.
+    pub pipelined: bool,
     /// A head was longer than what was kept of it: method, target prefix and status are right, headers may be missing.
     pub truncated: bool,
 }

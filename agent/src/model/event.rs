@@ -1,6 +1,6 @@
 //! What the kernel half said, decoded and borrowed from the ring.
 
-use weir_common::record::{Bytes, Closed, Exec, Exit, Opened, Pair};
+use weir_common::record::{Asked, Bytes, Closed, Exec, Exit, Opened, Pair, Read};
 use weir_common::verdict::Verdict;
 
 /// One record of the ring.
@@ -18,6 +18,10 @@ pub enum Event<'a> {
     Exec(&'a Exec, &'a [u8]),
     /// A process ended.
     Exit(&'a Exit),
+    /// A process took a request from a connection.
+    Read(&'a Read),
+    /// A thread that is on an errand sent a request.
+    Asked(&'a Asked),
     /// The gate refused a connection or a request.
     Refused(&'a Verdict),
 }

@@ -15,7 +15,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         Kind::Client => (Role::Client, "10.1.0.7:51234", "10.1.0.2:8080"),
     };
     Exchange {
-        ids: Ids { trace: [1; 16], span: [2; 8], parent: None },
+        ids: Ids { trace: [1; 16], span: [2; 8], parent: None, link: None },
         kind,
         call: Call {
             operation: Operation::Http(Http {
@@ -28,6 +28,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
                 context: None,
                 forwarded: None,
                 user_agent: Some("curl/8.5.0".into()),
+                request_id: None,
             }),
             request: Message {
                 first: Stamp { at: 1_000, seq: 1, by: Thread::default() },
@@ -43,6 +44,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
             }),
             end: End::Complete,
             error: None,
+            pipelined: false,
             truncated: false,
         },
         connection: Arc::new(Connection {

@@ -33,6 +33,18 @@ pub struct Ids {
     pub span: [u8; 8],
     /// Parent's span id, only where it is proven.
     pub parent: Option<[u8; 8]>,
+    /// The span at the other end, where that has another trace id: a call that was joined to the one that caused it,
+    /// and that ends at another node, which can't know.
+    pub link: Option<Link>,
+}
+
+/// A span of another trace that belongs to this call (OpenTelemetry span link).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Trace id.
+    pub trace: [u8; 16],
+    /// Span id.
+    pub span: [u8; 8],
 }
 
 /// What enforcement said (CONTRACT `verdict`).

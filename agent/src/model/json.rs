@@ -6,7 +6,7 @@ use serde::{
 };
 
 use super::{
-    Connection, End, Exchange, Service,
+    Connection, End, Exchange, Link, Service,
     semconv::{self, Value},
 };
 
@@ -25,6 +25,13 @@ impl Serialize for CallJson<'_> {
         call.serialize_field("trace_id", &hex(&exchange.ids.trace))?;
         call.serialize_field("span_id", &hex(&exchange.ids.span))?;
         call.serialize_field("parent_span_id", &exchange.ids.parent.map(|parent| hex(&parent)))?;
+        match exchange.ids.link {
+            Some(Link { trace, span }) => {
+                let link = serde_json::json!({ "trace_id": hex(&trace), "span_id": hex(&span) });
+                call.serialize_field("links", &[link])?;
+            }
+            None => call.skip_field("links")?,
+        }
         call.serialize_field("kind", exchange.kind.as_str())?;
         call.serialize_field("start", &time(exchange.start_unix_ns))?;
         call.serialize_field("duration_ns", &exchange.duration_ns())?;

@@ -20,7 +20,7 @@ pub use call::{Call, End, Http, Message, Method, Operation, Stamp, Thread, Trace
 pub use connection::{Connection, EndedConnection, OpenConnection, Role, Visibility};
 pub use endpoint::Endpoint;
 pub use event::Event;
-pub use exchange::{Exchange, Ids, Kind, Verdict};
+pub use exchange::{Exchange, Ids, Kind, Link, Verdict};
 pub use filter::{Filter, FilterError, Statuses};
 pub use pattern::fits;
 pub use service::{Evidence, Process, Service};

@@ -7,7 +7,7 @@ pub(crate) mod propagation;
 pub mod proxy;
 pub mod traceparent;
 
-use crate::model::{Call, Thread};
+use crate::model::{Call, Stamp, Thread, TraceContext};
 
 /// [`Close::Forgotten`]: the agent stops. Any other reason is one of loss.
 pub const STOPPED: &str = "agent_stopped";
@@ -51,6 +51,17 @@ pub struct Gap {
     pub lost: Option<&'static str>,
 }
 
+/// A request with ids that its receiver may pass on, as soon as its head is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its first byte.
+    pub first: Stamp,
+    /// Its trace context.
+    pub context: Option<TraceContext>,
+    /// Keyed hash of what names the request itself.
+    pub request_id: Option<u64>,
+}
+
 /// How a connection ended, from the call's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
@@ -90,6 +101,10 @@ pub trait Parser: Send {
     /// Requests with trace headers that were malformed, repeated or incomplete, and so ignored.
     fn malformed_contexts(&self) -> u64 {
         0
+    }
+    /// Requests with ids whose heads became whole since this was last asked; to be asked after every chunk and gap.
+    fn begun(&mut self) -> Vec<Begun> {
+        Vec::new()
     }
 }
 

@@ -3,12 +3,26 @@
 //! Precedence: `traceparent`, `b3`, `X-B3-*`, `X-Amzn-Trace-Id`. The first that is valid counts; one that is malformed,
 //! repeated, incomplete or cut is passed over, and the request is counted as one with an ignored context.
 //!
+//! Beside them stand ids of the request itself, which applications pass on to whom they call: `X-Request-Id`,
+//! `X-Correlation-Id`, Jaeger's `uber-trace-id`, `X-Cloud-Trace-Context`, `X-Datadog-Trace-Id`, an `X-Amzn-Trace-Id` without a
+//! parent. They name no span; only a hash of the first one is kept, under a key of this process. One of fewer than 16
+//! bytes is more likely a word than an id and is not used.
+//!
 //! Sources: <https://www.w3.org/TR/trace-context/>, <https://github.com/openzipkin/b3-propagation>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 
 use crate::model::TraceContext;
 use crate::proto::hex::hex;
 use crate::proto::traceparent;
+
+/// Headers that name a request, by precedence.
+const REQUEST_IDS: [&str; 5] =
+    ["x-request-id", "x-correlation-id", "uber-trace-id", "x-cloud-trace-context", "x-datadog-trace-id"];
+/// Shortest and longest id of a request, in bytes.
+const REQUEST_ID: std::ops::RangeInclusive<usize> = 16..=200;
 
 /// Longest `X-Amzn-Trace-Id` that is looked at, in bytes: AWS's own are under 200.
 const AMAZON_MOST: usize = 512;
@@ -76,6 +90,9 @@ pub(crate) struct Propagation {
     b3_sampled: Said<u8>,
     b3_debug: Said<u8>,
     amazon: Said<Named>,
+    /// The same as a request's id, where it has no parent.
+    amazon_id: Option<u64>,
+    requests: [Said<u64>; REQUEST_IDS.len()],
 }
 
 impl Propagation {
@@ -90,7 +107,17 @@ impl Propagation {
             11 if is("x-b3-spanid") => self.b3_span.add(span(value)),
             12 if is("x-b3-traceid") => self.b3_trace.add(trace(value)),
             12 if is("x-b3-sampled") => self.b3_sampled.add(sampled(value)),
-            15 if is("x-amzn-trace-id") => self.amazon.add(amazon(value)),
+            15 if is("x-amzn-trace-id") => {
+                self.amazon.add(amazon(value));
+                self.amazon_id = Some(hash(REQUEST_IDS.len(), value));
+            }
+            12 | 13 | 16 | 18 | 21 => {
+                for (at, (known, said)) in REQUEST_IDS.into_iter().zip(&mut self.requests).enumerate() {
+                    if is(known) && (cut || value.len() >= *REQUEST_ID.start()) {
+                        said.add(Some(hash(at, value)).filter(|_| REQUEST_ID.contains(&value.len())));
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -102,6 +129,12 @@ impl Propagation {
         self.parent.valid().or(single).or_else(|| self.multi()).or(amazon)
     }
 
+    /// Keyed hash of the request's id.
+    pub(crate) fn request_id(&self) -> Option<u64> {
+        let amazon = self.amazon.valid().filter(|named| *named == Named::NoSpan).and(self.amazon_id);
+        self.requests.iter().find_map(|said| said.valid()).or(amazon)
+    }
+
     /// A header had to be ignored.
     pub(crate) fn ignored(&self) -> bool {
         self.parent.is_ignored()
@@ -111,6 +144,7 @@ impl Propagation {
             || self.b3_sampled.is_ignored()
             || self.b3_debug.is_ignored()
             || self.amazon.is_ignored()
+            || self.requests.iter().any(Said::is_ignored)
             || self.b3_trace.is_absent() != self.b3_span.is_absent()
     }
 
@@ -119,6 +153,12 @@ impl Propagation {
         let flags = self.b3_sampled.valid().unwrap_or(0) | self.b3_debug.valid().unwrap_or(0);
         Some(TraceContext { trace, span, flags })
     }
+}
+
+/// Of which header, and its value. The key is drawn at the start of the process.
+fn hash(header: usize, value: &[u8]) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one((header, value))
 }
 
 /// `{trace}-{span}[-{0|1|d}[-{parent span}]]`, or `0`, `1`, `d` alone.
@@ -277,6 +317,33 @@ mod tests {
         ] {
             assert_eq!(header(bad.clone()), (None, true), "{bad}");
         }
+    }
+
+    #[test]
+    fn ids_of_requests_are_told_apart_and_not_kept() {
+        let id = |list: &[(&str, &str)]| {
+            let mut headers = Propagation::default();
+            for (name, value) in list {
+                headers.add(name.as_bytes(), value.as_bytes(), value.ends_with("cut"));
+            }
+            (headers.request_id(), headers.ignored())
+        };
+        let one = id(&[("X-Request-ID", "6c1f2a7e-0b1d-4f3f-9a53-0a4b")]);
+        assert!(one.0.is_some() && !one.1);
+        assert_eq!(id(&[("x-request-id", "6c1f2a7e-0b1d-4f3f-9a53-0a4b")]), one);
+        assert_eq!(
+            id(&[("x-correlation-id", "another-1234567890"), ("x-request-id", "6c1f2a7e-0b1d-4f3f-9a53-0a4b")]),
+            one
+        );
+        assert_ne!(id(&[("x-correlation-id", "6c1f2a7e-0b1d-4f3f-9a53-0a4b")]).0, one.0);
+        assert_eq!(id(&[("x-request-id", "healthcheck")]), (None, false));
+        let again = ("x-request-id", "6c1f2a7e-0b1d-4f3f-9a53-0a4b");
+        assert_eq!(id(&[again, again]), (None, true));
+        assert_eq!(id(&[("x-request-id", &"a".repeat(201))]), (None, true));
+        assert_eq!(id(&[("x-request-id", "6c1f2a7e-0b1d-4f3f-cut")]), (None, true));
+        let root = "Root=1-80f198ee-56343ba864fe8b2a57d3eff7";
+        assert!(id(&[("X-Amzn-Trace-Id", root)]).0.is_some());
+        assert_eq!(id(&[("X-Amzn-Trace-Id", &format!("{root};Parent=e457b5a2e4d86bd1"))]), (None, false));
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl<'b> In<'_, 'b> {
     }
 
     pub(super) fn thread(&mut self) -> Option<Thread> {
-        Some(Thread { tgid: self.number()?.try_into().ok()?, tid: self.number()?.try_into().ok()? })
+        let (tgid, tid) = (self.number()?.try_into().ok()?, self.number()?.try_into().ok()?);
+        Some(Thread { tgid, tid, ..Thread::default() })
     }
 
     pub(super) fn address(&mut self) -> Option<SocketAddr> {

@@ -6,12 +6,12 @@ use weir_common::conn::Owner;
 
 use super::bytes::{In, Out};
 use crate::model::{
-    Call, Connection, End, Evidence, Exchange, Http, Ids, Kind, Message, Method, Operation, Process, Role, Service,
-    Stamp, TraceContext, Verdict, Version,
+    Call, Connection, End, Evidence, Exchange, Http, Ids, Kind, Link, Message, Method, Operation, Process, Role,
+    Service, Stamp, TraceContext, Verdict, Version,
 };
 
 /// Of this layout; part of the table's name.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Appends a call.
 pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
@@ -19,6 +19,10 @@ pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
     out.bytes(&exchange.ids.trace);
     out.bytes(&exchange.ids.span);
     out.option(exchange.ids.parent.as_ref(), |out, parent| out.bytes(parent));
+    out.option(exchange.ids.link, |out, link| {
+        out.bytes(&link.trace);
+        out.bytes(&link.span);
+    });
     out.flag(exchange.kind == Kind::Server);
     encode_call(&exchange.call, &mut out);
     encode_connection(&exchange.connection, &mut out);
@@ -41,7 +45,12 @@ pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
 pub(super) fn decode(bytes: &mut &[u8]) -> Option<Exchange> {
     let mut from = In(bytes);
     Some(Exchange {
-        ids: Ids { trace: from.array()?, span: from.array()?, parent: from.option(In::array)? },
+        ids: Ids {
+            trace: from.array()?,
+            span: from.array()?,
+            parent: from.option(In::array)?,
+            link: from.option(|from| Some(Link { trace: from.array()?, span: from.array()? }))?,
+        },
         kind: if from.flag()? { Kind::Server } else { Kind::Client },
         call: decode_call(&mut from)?,
         connection: Arc::new(decode_connection(&mut from)?),
@@ -100,6 +109,7 @@ fn decode_call(from: &mut In<'_, '_>) -> Option<Call> {
         })?,
         forwarded: None,
         user_agent: from.option(In::text)?.map(Box::from),
+        request_id: None,
     };
     Some(Call {
         operation: Operation::Http(http),
@@ -112,6 +122,7 @@ fn decode_call(from: &mut In<'_, '_>) -> Option<Call> {
                 .find(|end| end.as_str() == text)?,
         },
         error: from.option(In::text)?.map(word),
+        pipelined: false,
         truncated: from.flag()?,
     })
 }

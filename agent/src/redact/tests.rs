@@ -27,11 +27,13 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
                 context: None,
                 forwarded: Some(7),
                 user_agent: Some("curl/8 agent-s3cr3t".into()),
+                request_id: None,
             }),
             request: Message { first, last_at: 1, wire: 80, content: Some(0) },
             response: None,
             end: End::Complete,
             error: None,
+            pipelined: false,
             truncated: false,
         },
         connection: Arc::new(Connection {

@@ -1,4 +1,4 @@
-// Command peer is net/http: `peer server PORT LOG` and `peer client BASE COUNT`.
+// Command peer is net/http: `peer server PORT LOG`, `peer client BASE COUNT` and `peer chain PORT LOG UP`.
 package main
 
 import (
@@ -13,8 +13,11 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 5 && os.Args[1] == "chain" {
+		chain(os.Args[2], os.Args[3], os.Args[4])
+	}
 	if len(os.Args) != 4 {
-		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT")
+		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT | peer chain PORT LOG UP")
 	}
 	if os.Args[1] == "server" {
 		serve(os.Args[2], os.Args[3])

@@ -2,6 +2,7 @@
 
 pub mod apache;
 pub mod bulk;
+pub mod chain;
 pub mod flood;
 pub mod foreign;
 pub mod load;

@@ -107,8 +107,8 @@ impl Runtime {
         let log = scratch.write("requests.log", "")?;
         let (module, listen) = (place::sources().join("peers/python"), format!("127.0.0.1:{port}"));
         let mut command = match serve {
-            Serve::PythonHttp => python("http_server.py")?,
-            Serve::Aiohttp => python("aiohttp_server.py")?,
+            Serve::PythonHttp => python("python/http_server.py")?,
+            Serve::Aiohttp => python("python/aiohttp_server.py")?,
             Serve::Flask => {
                 let mut command = Command::new(place::cached("venv/bin/gunicorn")?);
                 command.args(["-w", "2", "--threads", "4", "-b", &listen, "flask_app:app"]);
@@ -119,7 +119,7 @@ impl Runtime {
                 command.args(["--log-level", "warning", "--port", &port.to_string(), "fastapi_app:app"]);
                 command
             }
-            Serve::Node => node("server.mjs")?,
+            Serve::Node => node("node/server.mjs")?,
             Serve::Go => go("server")?,
             Serve::Java => java("Server")?,
         };
@@ -178,10 +178,10 @@ impl Runtime {
 pub fn ask(client: Ask, base: &str, count: u64) -> Result<(u32, String)> {
     let scratch = Scratch::new("client")?;
     let mut command = match client {
-        Ask::Requests => python("requests_client.py")?,
-        Ask::Aiohttp => python("aiohttp_client.py")?,
-        Ask::Node => node("http_client.mjs")?,
-        Ask::Undici => node("undici_client.mjs")?,
+        Ask::Requests => python("python/requests_client.py")?,
+        Ask::Aiohttp => python("python/aiohttp_client.py")?,
+        Ask::Node => node("node/http_client.mjs")?,
+        Ask::Undici => node("node/undici_client.mjs")?,
         Ask::Go => go("client")?,
         Ask::Java => java("Client")?,
     };
@@ -191,19 +191,19 @@ pub fn ask(client: Ask, base: &str, count: u64) -> Result<(u32, String)> {
     Ok((process.pid(), printed))
 }
 
-fn python(script: &str) -> Result<Command> {
+pub(super) fn python(script: &str) -> Result<Command> {
     let mut command = Command::new(place::cached("venv/bin/python")?);
-    command.arg(place::sources().join("peers/python").join(script)).env("PYTHONUNBUFFERED", "1");
+    command.arg(place::sources().join("peers").join(script)).env("PYTHONUNBUFFERED", "1");
     Ok(command)
 }
 
-fn node(script: &str) -> Result<Command> {
+pub(super) fn node(script: &str) -> Result<Command> {
     let mut command = Command::new(place::program("node")?);
-    command.arg(place::sources().join("peers/node").join(script)).env("NODE_PATH", place::cached("node/node_modules")?);
+    command.arg(place::sources().join("peers").join(script)).env("NODE_PATH", place::cached("node/node_modules")?);
     Ok(command)
 }
 
-fn go(mode: &str) -> Result<Command> {
+pub(super) fn go(mode: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         build("go", |source, to| {
@@ -219,12 +219,12 @@ fn go(mode: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn java(class: &str) -> Result<Command> {
+pub(super) fn java(class: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         build("java", |source, to| {
             let mut command = Command::new(place::program("javac")?);
-            command.current_dir(source).arg("-d").arg(to).args(["Server.java", "Client.java"]);
+            command.current_dir(source).arg("-d").arg(to).args(["Server.java", "Client.java", "Chain.java"]);
             Ok(command)
         })
         .map_err(|error| format!("{error:#}"))

@@ -12,6 +12,8 @@ use crate::export::metrics::Metrics;
 pub struct Snapshot {
     /// `weir_messages_total`: stage, reason (empty: none), count.
     pub messages: Vec<(&'static str, &'static str, u64)>,
+    /// `weir_chains_total`: proof, reason (empty: none), clients' calls.
+    pub chains: Vec<(&'static str, &'static str, u64)>,
     /// `weir_connections`: visibility, reason (empty: none), connections.
     pub connections: Vec<(&'static str, &'static str, u64)>,
     /// Kernel programs.
@@ -150,6 +152,12 @@ fn calls<W: io::Write>(text: &mut Text<W>, metrics: &Metrics, ledger: &Ledger, n
         .into_iter()
         .map(|(kind, end, n)| (pair(("kind", kind), ("protocol", "http")).with("end", end), n as f64));
     Family::counter("weir_calls", "Calls, by side, protocol and how they ended.").write(text, calls)?;
+    let chains = now.chains.iter().map(|(proof, reason, n)| (pair(("proof", proof), ("reason", reason)), *n as f64));
+    Family::counter(
+        "weir_chains",
+        "Calls that processes made, by what proves which call caused them, or why nothing does.",
+    )
+    .write(text, chains)?;
     let exported = ledger
         .iter()
         .map(|(signal, outcome, n)| (pair(("signal", signal.as_str()), ("result", outcome.as_str())), n as f64));

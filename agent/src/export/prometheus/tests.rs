@@ -37,6 +37,7 @@ fn content(metrics: Arc<Metrics>) -> Page {
     ledger.add(Signal::Traces, Outcome::Ok, 7);
     let snapshot = || Snapshot {
         messages: vec![("seen", "", 10), ("lost", "ring_full", 1)],
+        chains: Vec::new(),
         connections: vec![("plaintext", "", 2), ("opaque", "rustls", 1)],
         programs: vec![Program { name: "weir_sock_ops".to_owned(), runs: 5, seconds: 0.25 }],
         blocked: vec![(Arc::from("7"), "monitor", 3)],

@@ -19,8 +19,8 @@ fn both_ends_of_one_call() {
     assert_eq!((owner(answered), owner(called)), (Some(100), Some(200)));
     assert_eq!(answered.ids.trace, called.ids.trace);
     assert_eq!((called.ids.parent, answered.ids.parent), (None, Some(called.ids.span)));
-    assert_eq!(called.by, Thread { tgid: 100, tid: 77 });
-    assert_eq!(answered.by, Thread { tgid: 200, tid: 77 });
+    assert_eq!(called.by, Thread { tgid: 100, tid: 77, ..Thread::default() });
+    assert_eq!(answered.by, Thread { tgid: 200, tid: 77, ..Thread::default() });
     assert_eq!(answered.connection.local.to_string(), "10.0.0.2:80");
     assert_eq!(answered.connection.remote.to_string(), "10.0.0.1:40000");
     assert_eq!(answered.call.response.and_then(|response| response.content), Some(5));
@@ -98,7 +98,7 @@ fn who_answers_is_the_thread_that_sent_or_the_owner() {
         (pair.tgid, pair.tid) = (0, 0);
     }
     bench.feed([record]);
-    assert_eq!(bench.calls()[0].by, Thread { tgid: 100, tid: 0 });
+    assert_eq!(bench.calls()[0].by, Thread { tgid: 100, tid: 0, ..Thread::default() });
 
     let (mut client, _) = Socket::two(5, 40_001);
     client.owner.known = Known::SENDER.0;
@@ -108,7 +108,7 @@ fn who_answers_is_the_thread_that_sent_or_the_owner() {
         (pair.tgid, pair.tid) = (0, 0);
     }
     bench.feed([record]);
-    assert_eq!(bench.calls()[1].by, Thread { tgid: 100, tid: 101 });
+    assert_eq!(bench.calls()[1].by, Thread { tgid: 100, tid: 101, ..Thread::default() });
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Socket {
         let len = payload.len() as u32;
         let segment = Segment { at: head.at, seq, len, kept: len, way: way.0, flags, reserved: 0 };
         let (tgid, tid) = if way == Way::OUT { (self.owner.tgid, 77) } else { (0, 0) };
-        Record::Bytes(Bytes { head, segment, tgid, tid }, payload.to_vec())
+        Record::Bytes(Bytes { head, segment, tgid, tid, errand: 0 }, payload.to_vec())
     }
 
     /// A bare FIN.
@@ -154,7 +154,7 @@ impl Socket {
         let head = Head { kind: Kind::PAIR.0, ..second.head };
         let (tgid, tid) = (self.owner.tgid, 77);
         Record::Pair(
-            Pair { head, request: first.segment, response: second.segment, tgid, tid },
+            Pair { head, request: first.segment, response: second.segment, tgid, tid, errand: 0 },
             request.to_vec(),
             response.to_vec(),
         )

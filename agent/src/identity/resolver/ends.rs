@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(call.peer.as_ref().map(|peer| &*peer.name), Some("caller"));
 
         // A connection that was handed on belongs to who uses it.
-        let by = Thread { tgid: std::process::id(), tid: std::process::id() };
+        let by = Thread { tgid: std::process::id(), tid: std::process::id(), ..Thread::default() };
         let mut sent = Exchange { kind: Kind::Client, connection: mirror, by, mirror: None, ..call.clone() };
         resolver.name(&mut sent);
         resolver.name(&mut call);

@@ -260,7 +260,8 @@ fn a_forked_child_is_its_parents_service() {
     assert_eq!(service.process.as_ref().unwrap().ppid, parent.pid());
     // A connection of the listener that the parent opened, answered by the child.
     let listener = owner(parent.pid(), "python3", Known::LISTENER);
-    let answering = resolver.resolve(&listener, Thread { tgid: kid, tid: kid }, monotonic_ns(), None);
+    let answering =
+        resolver.resolve(&listener, Thread { tgid: kid, tid: kid, ..Thread::default() }, monotonic_ns(), None);
     assert!(Arc::ptr_eq(&service, &answering));
     fs::remove_dir_all(&folder).unwrap();
 }
@@ -311,7 +312,7 @@ fn a_listener_is_named_by_a_holder_that_fits_or_not_at_all() {
     assert_eq!(ask(&mut resolver, "httpd", 600), "httpd");
     assert_eq!(ask(&mut resolver, "sshd", 600), "unknown");
     let owner = owner(NOBODY, "sshd", Known::LISTENER);
-    let by = Thread { tgid: NOBODY, tid: 0 };
+    let by = Thread { tgid: NOBODY, tid: 0, ..Thread::default() };
     assert_eq!(resolver.resolve(&owner, by, 600, None).evidence, Evidence::Unknown, "no thread, no proof");
     // Socket activation: opened by one program, handed on by exec.
     exec(&mut resolver, NOBODY, 1, "server", "server", 700);

@@ -127,6 +127,11 @@ impl Fields {
         self.propagation.context()
     }
 
+    /// Keyed hash of what names the request itself.
+    pub(super) fn request_id(&self) -> Option<u64> {
+        self.propagation.request_id()
+    }
+
     /// There was a trace header that had to be ignored.
     pub(super) fn context_ignored(&self) -> bool {
         self.propagation.ignored()

@@ -2,7 +2,7 @@
 
 use crate::model::{Call, Message, Stamp};
 use crate::proto::proxy::{self, Prefix};
-use crate::proto::{Chunk, Close, Gap, Parser, Side, Step};
+use crate::proto::{Begun, Chunk, Close, Gap, Parser, Side, Step};
 
 use super::body::{Body, Tail};
 use super::head::Scanner;
@@ -75,6 +75,8 @@ pub struct Http1 {
     pub(super) owed: u64,
     pub(super) skipped: u64,
     pub(super) malformed_contexts: u64,
+    /// Requests with ids that nobody has asked for yet.
+    pub(super) begun: Vec<Begun>,
     /// When the last byte passed.
     pub(super) last_at: u64,
     last_side: Option<Side>,
@@ -108,6 +110,7 @@ impl Http1 {
             owed: 0,
             skipped: 0,
             malformed_contexts: 0,
+            begun: Vec::new(),
             last_at: 0,
             last_side: None,
             turns: 0,
@@ -123,7 +126,7 @@ impl Http1 {
             State::Withheld(withheld) => withheld.held(),
             _ => 0,
         };
-        lane(&self.client) + lane(&self.server) + self.queue.held()
+        lane(&self.client) + lane(&self.server) + self.queue.held() + self.begun.capacity() * size_of::<Begun>()
     }
 
     pub(super) fn lane(&mut self, side: Side) -> &mut Lane {
@@ -401,5 +404,9 @@ impl Parser for Http1 {
 
     fn malformed_contexts(&self) -> u64 {
         self.malformed_contexts
+    }
+
+    fn begun(&mut self) -> Vec<Begun> {
+        std::mem::take(&mut self.begun)
     }
 }

@@ -1,7 +1,7 @@
 //! Heads and ends of messages: how requests and responses meet.
 
 use crate::model::{Call, End, Http, Message, Method, Operation, Stamp};
-use crate::proto::Side;
+use crate::proto::{Begun, Side};
 
 use super::body::Body;
 use super::fields::{self, Framing};
@@ -137,7 +137,10 @@ impl Http1 {
             let content = if head.cut || framing == Framing::Invalid { None } else { Some(0) };
             let request = message(&head, content);
             let malformed = framing == Framing::Invalid && !head.cut;
-            let context = head.fields.context();
+            let (context, request_id) = (head.fields.context(), head.fields.request_id());
+            if context.is_some() || request_id.is_some() {
+                self.begun.push(Begun { first: head.first, context, request_id });
+            }
             let host =
                 fields::authority(&line.target).or(head.fields.host).or_else(|| connect.then(|| line.target.clone()));
             let call = Call {
@@ -151,11 +154,13 @@ impl Http1 {
                     status: None,
                     forwarded: head.fields.forwarded,
                     user_agent: head.fields.agent,
+                    request_id,
                 }),
                 request,
                 response: None,
                 end: End::InFlight,
                 error: malformed.then_some("malformed_request"),
+                pipelined: false,
                 truncated: head.cut || line.cut,
             };
             let holds_body = head.fields.expects && body.is_some();

@@ -52,8 +52,12 @@ impl Queue {
         self.len() >= REQUESTS || self.text >= TEXT
     }
 
-    pub(super) fn push(&mut self, pending: Pending) {
+    pub(super) fn push(&mut self, mut pending: Pending) {
         self.text += pending.text();
+        if let Some(front) = &mut self.front {
+            front.call.pipelined = true;
+            pending.call.pipelined = true;
+        }
         if self.front.is_none() {
             self.front = Some(pending);
         } else {

@@ -24,8 +24,16 @@ fn one_exchange_and_all_that_it_says() {
     assert_eq!(http.route, None);
     let context = http.context.unwrap();
     assert_eq!((context.trace[0], context.span[7], context.flags), (0x0a, 0x31, 1));
-    assert_eq!(call.request.first, Stamp { at: 1000, seq: u32::MAX - 20, by: Thread { tgid: 1, tid: 7 } });
-    assert_eq!(call.response.unwrap().first, Stamp { at: 2000, seq: 1, by: Thread { tgid: 2, tid: 7 } });
+    let [begun] = talk.begun[..] else { panic!("{:?}", talk.begun) };
+    assert_eq!((begun.first, begun.context, begun.request_id), (call.request.first, http.context, None));
+    assert_eq!(
+        call.request.first,
+        Stamp { at: 1000, seq: u32::MAX - 20, by: Thread { tgid: 1, tid: 7, ..Thread::default() } }
+    );
+    assert_eq!(
+        call.response.unwrap().first,
+        Stamp { at: 2000, seq: 1, by: Thread { tgid: 2, tid: 7, ..Thread::default() } }
+    );
     assert_eq!((call.request.last_at, call.response.unwrap().last_at), (1000, 2000));
     assert!(!talk.http.busy());
     assert_eq!((talk.http.held(), talk.http.skipped), (0, 0));

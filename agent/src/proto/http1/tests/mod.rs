@@ -7,7 +7,7 @@ mod messages;
 mod properties;
 
 use crate::model::{Call, End, Operation, Thread};
-use crate::proto::{Chunk, Close, Gap, Parser, Side, Step};
+use crate::proto::{Begun, Chunk, Close, Gap, Parser, Side, Step};
 
 use super::Http1;
 use super::machine::QUIET;
@@ -16,6 +16,7 @@ use super::machine::QUIET;
 pub(super) struct Talk {
     pub(super) http: Http1,
     pub(super) calls: Vec<Call>,
+    pub(super) begun: Vec<Begun>,
     pub(super) step: Step,
     at: u64,
     seq: [u32; 2],
@@ -32,7 +33,7 @@ impl Talk {
 
     fn with(http: Http1) -> Self {
         // The client's sequence numbers wrap soon.
-        Self { http, calls: Vec::new(), step: Step::Continue, at: 0, seq: [u32::MAX - 20, 1] }
+        Self { http, calls: Vec::new(), begun: Vec::new(), step: Step::Continue, at: 0, seq: [u32::MAX - 20, 1] }
     }
 
     fn next(&mut self, side: Side, len: u64) -> (u64, u32) {
@@ -47,8 +48,9 @@ impl Talk {
         let bytes = bytes.as_ref();
         let (at, seq) = self.next(side, bytes.len() as u64);
         if self.step == Step::Continue {
-            let by = Thread { tgid: 1 + side as u32, tid: 7 };
+            let by = Thread { tgid: 1 + side as u32, tid: 7, ..Thread::default() };
             self.step = self.http.feed(Chunk { side, at, seq, bytes, by }, &mut self.calls);
+            self.begun.extend(self.http.begun());
         }
         self
     }
@@ -67,6 +69,7 @@ impl Talk {
         let (at, seq) = self.next(side, len);
         if self.step == Step::Continue {
             self.step = self.http.gap(Gap { side, at, seq, len, lost }, &mut self.calls);
+            self.begun.extend(self.http.begun());
         }
         self
     }

@@ -1,0 +1,1 @@
+//! Chains as the kernel half would tell of them.

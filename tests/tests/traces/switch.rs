@@ -1,0 +1,1 @@
+//! `traces.chains` turns it on and off.
