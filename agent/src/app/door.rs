@@ -116,9 +116,9 @@ impl Backend for Door {
         self.core.metrics.endpoints()
     }
 
-    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {
+    fn graph(&self, form: Form, since: Option<u64>, width: Option<usize>) -> Result<String, Unavailable> {
         let form = match form {
-            Form::Text => Format::Text,
+            Form::Text => return Ok(self.core.graph().snapshot(since).text(width)),
             Form::Json => Format::Json,
             Form::Dot => Format::Dot,
             Form::Mermaid => Format::Mermaid,

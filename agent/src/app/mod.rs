@@ -146,8 +146,15 @@ impl Agent {
         let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
         let recent = Arc::new(Recent::new(memory, disk, Arc::clone(&meter)));
         let metrics = Arc::new(Metrics::new(Bound::default()));
-        let graph = Arc::new(Mutex::new(Graph::new(graph::Settings::default(), clock::unix_ns())));
+        let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
+        let graph = Arc::new(Mutex::new(graph));
         let exported = Arc::new(Ledger::default());
+        let related = Arc::clone(&graph);
+        metrics.relate(move || {
+            let mut graph = related.lock().unwrap_or_else(PoisonError::into_inner);
+            graph.tick(clock::monotonic_ns());
+            graph.relations().iter().map(translate::relation).collect()
+        });
         metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
@@ -168,7 +175,8 @@ impl Agent {
         let capture = capture::Capture {
             reader: Reader::new(line.ring, to_load.ring),
             foreign: line.foreign,
-            worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
+            worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock))
+                .beside(Arc::clone(&settings.hosts)),
             resolver,
             meter: Arc::clone(&meter),
             clock,

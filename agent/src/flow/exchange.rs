@@ -13,6 +13,8 @@ pub(super) struct Seen<'a> {
     pub connection: &'a Arc<Connection>,
     /// The other end, where it is observed on this node too.
     pub mirror: &'a Option<Arc<Connection>>,
+    /// The other end is observed by the agent of another host.
+    pub elsewhere: bool,
     /// The service of which nothing is known: who it is, is told later.
     pub service: &'a Arc<Service>,
     /// Wall time of the call's first byte.
@@ -36,7 +38,8 @@ impl Seen<'_> {
             Some(mirror) if kind == Kind::Server => (mirror.local, mirror.remote),
             _ => (client, server),
         };
-        let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), self.mirror.is_some());
+        let mirrored = self.mirror.is_some() || self.elsewhere;
+        let ids = Wire::new(client, server, call.request.first.seq).ids(kind, context(&call), mirrored);
         Some(Exchange {
             ids,
             kind,

@@ -69,6 +69,9 @@ pub struct EdgeRow {
     pub protocol: &'static str,
     /// The server's port: its own where the server's end is observed, else the one that the client named.
     pub server_port: u16,
+    /// The client is on another host that has an agent: that one tells this edge too, with its client's name. Whoever
+    /// puts the graphs of several hosts together leaves this one out.
+    pub elsewhere: bool,
     /// Counts.
     #[serde(flatten)]
     pub counts: Counts,
@@ -126,6 +129,8 @@ pub struct Relation {
     pub client: Arc<str>,
     /// Label `server`.
     pub server: Arc<str>,
+    /// First call, nanoseconds since the Unix epoch.
+    pub since: u64,
     /// `traces_service_graph_request_total`.
     pub calls: u64,
     /// `traces_service_graph_request_failed_total`: errors and aborted calls.
@@ -164,11 +169,13 @@ impl Graph {
     }
 
     /// Every pair of services between which there were calls, by name; what was folded is from `other` to `other`.
+    /// Edges that another host's agent tells are left out.
     #[must_use]
     pub fn relations(&self) -> Vec<Relation> {
         let mut by_name: BTreeMap<(Arc<str>, Arc<str>), Relation> = BTreeMap::new();
         let other: Arc<str> = Arc::from("other");
-        let named = self.edges.iter().map(|(key, edge)| (name(&key.client), name(&key.server), edge));
+        let told = self.edges.iter().filter(|(key, _)| !self.is_told_elsewhere(key));
+        let named = told.map(|(key, edge)| (name(&key.client), name(&key.server), edge));
         for (client, server, edge) in named.chain([(Arc::clone(&other), other, &self.other)]) {
             if edge.calls == 0 {
                 continue;
@@ -176,11 +183,13 @@ impl Graph {
             let relation = by_name.entry((Arc::clone(&client), Arc::clone(&server))).or_insert_with(|| Relation {
                 client,
                 server,
+                since: u64::MAX,
                 calls: 0,
                 failed: 0,
                 server_seconds: Buckets::default(),
                 client_seconds: Buckets::default(),
             });
+            relation.since = relation.since.min(edge.unix.map_or(self.since, |unix| unix[0]));
             relation.calls += edge.calls;
             relation.failed += edge.errors + edge.aborted;
             let [client, server] = &edge.latency;
@@ -199,6 +208,7 @@ impl Graph {
             server: node_row(&key.server).service,
             protocol: key.protocol,
             server_port: key.port,
+            elsewhere: self.is_told_elsewhere(key),
             counts: self.counts(edge),
         }
     }

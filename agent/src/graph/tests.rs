@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Format, Graph, LatencyRow, Relation, Settings};
 use crate::model::{
-    Connection, End, EndedConnection, Evidence, Exchange, Kind, Role, Service, Verdict, Visibility, sample,
+    Connection, End, EndedConnection, Evidence, Exchange, Hosts, Kind, Role, Service, Verdict, Visibility, sample,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -311,7 +311,7 @@ fn the_document_is_the_contracts() {
             "edges": [{
                 "client": {"service.name": "curl", "service.namespace": null},
                 "server": {"service.name": "shop", "service.namespace": null},
-                "protocol": "http", "server_port": 8080,
+                "protocol": "http", "server_port": 8080, "elsewhere": false,
                 "calls": 1, "errors": 0, "aborted": 0, "dropped": 0, "errors_by_class": {},
                 "connections": 0, "failed_connections": 0,
                 "request_bytes": 0, "response_bytes": 345, "tls": false,
@@ -340,9 +340,15 @@ fn what_people_read() {
     let text = snapshot.render(Format::Text).unwrap();
     assert_eq!(
         text,
-        "CLIENT  SERVER             PROTOCOL  PORT  CALLS  ERRORS  ABORTED    P50    P99  NOTE\n\
-         curl    shop               http      8080     12       1        0  4.0ms  4.0ms\n\
-         shop    external:10.1.0.2  tcp       8080      0       0        0      -      -  1 connections, 1 failed\n"
+        "CLIENT  SERVER             OVER       CALLS  CONNS  FAILED    P50    P99  NOTE\n\
+         curl    shop               http:8080     12      -       1  4.0ms  4.0ms\n\
+         shop    external:10.1.0.2  tcp:8080       -      1       1      -      -\n"
+    );
+    assert_eq!(
+        snapshot.text(Some(70)),
+        "CLIENT  SERVER      OVER       CALLS  CONNS  FAILED    P50    P99  NOTE\n\
+         curl    shop        http:8080     12      -       1  4.0ms  4.0ms\n\
+         shop    external:…  tcp:8080       -      1       1      -      -\n"
     );
     let dot = snapshot.render(Format::Dot).unwrap();
     assert!(dot.contains("n0 -> n2 [label=\"http :8080 12 calls, 1 failed\", color=red];"), "{dot}");
@@ -375,9 +381,39 @@ fn relations_add_up_over_ports() {
     other.connection = Arc::new(connection);
     graph.call(&other);
     assert_eq!(edges(&graph).len(), 2);
-    let [Relation { client, server, calls: 2, failed: 0, server_seconds, client_seconds }] = &graph.relations()[..]
+    let [Relation { client, server, since, calls: 2, failed: 0, server_seconds, client_seconds }] =
+        &graph.relations()[..]
     else {
         panic!("{:?}", graph.relations())
     };
     assert_eq!((&**client, &**server, server_seconds.count(), client_seconds.count()), ("curl", "shop", 2, 0));
+    assert_eq!(*since, 1_001 * SECOND);
+}
+
+/// Two hosts with an agent each: the client's tells the edge with both names, the server's leaves it to that one.
+#[test]
+fn an_edge_from_another_host_is_told_there() {
+    let mut hosts = Hosts::default();
+    hosts.add("10.1.0.7".parse().unwrap(), 128, &[]);
+    let mut graph = Graph::new(Settings::default(), 0).beside(Arc::new(hosts));
+    let alone = |n, from: &str| {
+        let mut exchange = call(Kind::Server, "?", "shop", n, 1);
+        exchange.peer = None;
+        let mut connection = (*exchange.connection).clone();
+        connection.remote.set_ip(from.parse().unwrap());
+        exchange.connection = Arc::new(connection);
+        exchange
+    };
+    graph.call(&alone(1, "10.1.0.7"));
+    graph.call(&alone(2, "203.0.113.9"));
+    graph.call(&call(Kind::Client, "shop", "bank", 3, 1));
+    assert_eq!(
+        edges(&graph),
+        ["external:10.1.0.7>shop:8080 1/0/0", "external:203.0.113.9>shop:8080 1/0/0", "shop>bank:8080 1/0/0"]
+    );
+    let elsewhere: Vec<_> = graph.snapshot(None).edges.iter().map(|edge| edge.elsewhere).collect();
+    assert_eq!(elsewhere, [true, false, false]);
+    let told: Vec<_> =
+        graph.relations().iter().map(|told| format!("{}>{} {}", told.client, told.server, told.calls)).collect();
+    assert_eq!(told, ["external:203.0.113.9>shop 1", "shop>bank 1"]);
 }
