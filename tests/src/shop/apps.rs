@@ -141,7 +141,7 @@ fn front(host: &Host, upstream: &str) -> Result<Nginx> {
         port: place("nginx")?.port,
         netns: Some(&host.netns),
         http: &format!(
-            "map $request_id $minted {{ ~^(?<first>.{{16}}) $first; }}
+            "map $request_id $minted {{ \"~^(?<first>.{{16}})\" $first; }}
   map $http_traceparent $trace {{ default $http_traceparent; \"\" \"00-$request_id-$minted-01\"; }}
   upstream cart {{ {upstream} }}"
         ),
