@@ -118,13 +118,12 @@ impl Backend for Door {
 
     fn graph(&self, form: Form, since: Option<u64>, width: Option<usize>) -> Result<String, Unavailable> {
         let form = match form {
-            Form::Text => return Ok(self.core.graph().snapshot(since).text(width)),
+            Form::Text => return Ok(self.core.graph_now(since).text(width)),
             Form::Json => Format::Json,
             Form::Dot => Format::Dot,
             Form::Mermaid => Format::Mermaid,
         };
-        let snapshot = self.core.graph().snapshot(since);
-        snapshot.render(form).map_err(|error| Unavailable(error.to_string()))
+        self.core.graph_now(since).render(form).map_err(|error| Unavailable(error.to_string()))
     }
 
     fn stats(&self) -> Result<Value, Unavailable> {

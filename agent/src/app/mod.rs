@@ -149,12 +149,7 @@ impl Agent {
         let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
         let graph = Arc::new(Mutex::new(graph));
         let exported = Arc::new(Ledger::default());
-        let related = Arc::clone(&graph);
-        metrics.relate(move || {
-            let mut graph = related.lock().unwrap_or_else(PoisonError::into_inner);
-            graph.tick(clock::monotonic_ns());
-            graph.relations().iter().map(translate::relation).collect()
-        });
+        relate(&metrics, &graph);
         metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
@@ -263,6 +258,16 @@ impl Agent {
     }
 }
 
+/// Service-graph metrics by OTLP come from the graph.
+fn relate(metrics: &Metrics, graph: &Arc<Mutex<Graph>>) {
+    let graph = Arc::clone(graph);
+    metrics.relate(move || {
+        let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
+        graph.tick(clock::monotonic_ns());
+        graph.relations().iter().map(translate::relation).collect()
+    });
+}
+
 /// Tells the kernel half that the agent lives, until it ends.
 async fn beat(blocks: Weak<Blocks>) {
     let mut ticks = tokio::time::interval(BEAT);
@@ -308,6 +313,22 @@ impl Core {
         let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
         graph.tick(clock::monotonic_ns());
         graph
+    }
+
+    /// Who calls whom as it stands now, with connections that are open; with `since` (nanoseconds since the Unix epoch),
+    /// what was used after it. Blocks for up to 2 s; open connections are left out where nobody answers by then.
+    #[must_use]
+    pub fn graph_now(&self, since: Option<u64>) -> graph::Snapshot {
+        let (rows, clock) = (self.connections().unwrap_or_default(), Offset::new());
+        let used = |at| since.is_none_or(|since| clock.unix_ns(at) >= since);
+        let open = rows
+            .iter()
+            .filter(|(connection, ..)| used(connection.last_at))
+            .map(|(connection, service, peer)| graph::Open { connection, service, peer: peer.as_deref() });
+        let graph = self.graph();
+        let mut snapshot = graph.snapshot(since);
+        graph.add_open(&mut snapshot, open);
+        snapshot
     }
 
     /// Recent calls.

@@ -51,7 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut target = format!("/v1/graph?format={form}");
     let columns = Screen::of_table().width;
     if columns <= 1000 {
-        target += &format!("&width={columns}");
+        target += "&width=";
+        target += &columns.to_string();
     }
     if let Some(since) = &arguments.since {
         if let Err(error) = Filter::default().set("since", since, clock::unix_ns()) {

@@ -81,6 +81,11 @@ impl Graph {
         self
     }
 
+    /// Most edges that are kept apart.
+    pub(super) fn most(&self) -> usize {
+        self.settings.edges.max(1)
+    }
+
     /// Whether another host's agent tells an edge, with its client's name.
     pub(super) fn is_told_elsewhere(&self, key: &Key) -> bool {
         matches!(key.client, Node::Address(address) if self.hosts.has(address))
@@ -190,7 +195,7 @@ impl Graph {
 
     fn edge(&mut self, key: KeyRef<'_>) -> &mut Edge {
         if !self.edges.contains_key(&key) {
-            if self.edges.len() >= self.settings.edges.max(1) {
+            if self.edges.len() >= self.most() {
                 self.fold();
             }
             self.edges.insert(key.owned(), Edge::default());

@@ -155,7 +155,7 @@ fn row([client, server, over]: [String; 3], counts: &Counts, note: Option<&'stat
         server,
         over,
         some(counts.calls),
-        some(counts.connections),
+        some(counts.connections + counts.open_connections),
         (counts.errors + counts.aborted + counts.failed_connections).to_string(),
         latency(|latency| latency.p50),
         latency(|latency| latency.p99),
@@ -190,8 +190,9 @@ fn label(edge: &EdgeRow) -> String {
     if counts.errors + counts.aborted > 0 {
         let _ = write!(label, ", {} failed", counts.errors + counts.aborted);
     }
-    if counts.connections > 0 {
-        let _ = write!(label, ", {} connections", counts.connections);
+    let connections = counts.connections + counts.open_connections;
+    if connections > 0 {
+        let _ = write!(label, ", {connections} connections");
     }
     label
 }

@@ -94,6 +94,8 @@ pub struct Counts {
     pub connections: u64,
     /// Of them, those that were never established.
     pub failed_connections: u64,
+    /// Connections that are open now and carry no call that could be read.
+    pub open_connections: u64,
     /// Content of requests, and payload sent by the client on connections without calls.
     pub request_bytes: u64,
     /// Content of responses, and payload sent by the server on connections without calls.
@@ -202,7 +204,7 @@ impl Graph {
         by_name.into_values().collect()
     }
 
-    fn edge_row(&self, key: &Key, edge: &Edge) -> EdgeRow {
+    pub(super) fn edge_row(&self, key: &Key, edge: &Edge) -> EdgeRow {
         EdgeRow {
             client: node_row(&key.client).service,
             server: node_row(&key.server).service,
@@ -213,7 +215,7 @@ impl Graph {
         }
     }
 
-    fn counts(&self, edge: &Edge) -> Counts {
+    pub(super) fn counts(&self, edge: &Edge) -> Counts {
         let latency = edge.latency.iter().flatten().next();
         let observed = ["client", "server"].into_iter().zip(edge.observed);
         Counts {
@@ -224,6 +226,7 @@ impl Graph {
             errors_by_class: edge.classes.iter().copied().collect(),
             connections: edge.connections,
             failed_connections: edge.failed_connections,
+            open_connections: 0,
             request_bytes: edge.bytes[0],
             response_bytes: edge.bytes[1],
             tls: edge.tls,
@@ -235,6 +238,19 @@ impl Graph {
             observed_by: observed.filter_map(|(end, is)| is.then_some(end)).collect(),
             first_seen: edge.unix.map(|unix| time(unix[0])),
             last_seen: edge.unix.map(|unix| time(unix[1])),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Adds an edge of which only connections are known that are open now.
+    pub(super) fn add(&mut self, key: &Key, mut row: EdgeRow, open: u64) {
+        row.counts.open_connections = open;
+        self.edges.push(row);
+        for node in [node_row(&key.client), node_row(&key.server)] {
+            if let Err(place) = self.nodes.binary_search(&node) {
+                self.nodes.insert(place, node);
+            }
         }
     }
 }

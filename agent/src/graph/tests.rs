@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Format, Graph, LatencyRow, Relation, Settings};
+use super::{Format, Graph, LatencyRow, Open, Relation, Settings};
 use crate::model::{
-    Connection, End, EndedConnection, Evidence, Exchange, Hosts, Kind, Role, Service, Verdict, Visibility, sample,
+    Connection, End, EndedConnection, Evidence, Exchange, Hosts, Kind, OpenConnection, Role, Service, Verdict,
+    Visibility, sample,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -229,6 +230,53 @@ fn connections_without_calls_are_edges_too() {
     assert_eq!(graph.relations(), []);
 }
 
+fn open(role: Role, visibility: Visibility) -> OpenConnection {
+    let ended = ended(role, None, None);
+    OpenConnection {
+        connection: ended.connection,
+        protocol: None,
+        visibility,
+        bytes: [5, 5],
+        calls: 0,
+        mirror: None,
+        in_flight: false,
+        own: false,
+        last_at: 0,
+    }
+}
+
+#[test]
+fn what_is_open_is_an_edge_already() {
+    let mut graph = Graph::new(Settings { edges: 2, ..Settings::default() }, 0);
+    let (shop, bank) = (service("shop"), service("bank"));
+    let opaque = Visibility::Opaque("unknown_protocol");
+    let pool = open(Role::Client, opaque);
+    let silent = open(Role::Client, Visibility::Opaque("no_bytes_yet"));
+    let called = OpenConnection { calls: 1, ..open(Role::Client, Visibility::Plaintext) };
+    let mirrored = OpenConnection { mirror: Some(Arc::clone(&pool.connection)), ..open(Role::Server, opaque) };
+    let own = OpenConnection { own: true, ..open(Role::Client, opaque) };
+    let (unknown, tls) = (open(Role::Unknown, opaque), OpenConnection { protocol: Some("tls"), ..pool.clone() });
+    let told = |connection| Open { connection, service: &shop, peer: Some(&bank) };
+    let all = [&pool, &pool, &silent, &called, &mirrored, &own, &unknown].map(told);
+    let mut snapshot = graph.snapshot(None);
+    graph.add_open(&mut snapshot, all.into_iter());
+    let rows = |snapshot: &super::Snapshot| -> Vec<_> {
+        let of = |row: &super::EdgeRow| {
+            format!("{}>{} {} {}", row.client.name, row.server.name, row.protocol, row.counts.open_connections)
+        };
+        snapshot.edges.iter().map(of).collect()
+    };
+    assert_eq!(rows(&snapshot), ["shop>bank tcp 2"]);
+    assert_eq!(snapshot.nodes.len(), 2);
+    // Beside what was counted, in the same row; what finds no place is counted in one.
+    graph.ended(&ended(Role::Client, None, None), &shop, Some(&bank), 9);
+    graph.call(&call(Kind::Client, "curl", "shop", 1, 1));
+    let mut snapshot = graph.snapshot(None);
+    graph.add_open(&mut snapshot, [&pool, &tls].map(told).into_iter());
+    assert_eq!(rows(&snapshot), ["curl>shop http 0", "shop>bank tcp 1"]);
+    assert_eq!(snapshot.other.map(|other| (other.edges, other.counts.open_connections)), Some((1, 1)));
+}
+
 #[test]
 fn the_largest_edges_stay_exact_and_the_rest_is_counted() {
     let mut graph = Graph::new(Settings { edges: 50, ..Settings::default() }, 0);
@@ -313,7 +361,7 @@ fn the_document_is_the_contracts() {
                 "server": {"service.name": "shop", "service.namespace": null},
                 "protocol": "http", "server_port": 8080, "elsewhere": false,
                 "calls": 1, "errors": 0, "aborted": 0, "dropped": 0, "errors_by_class": {},
-                "connections": 0, "failed_connections": 0,
+                "connections": 0, "failed_connections": 0, "open_connections": 0,
                 "request_bytes": 0, "response_bytes": 345, "tls": false,
                 "calls_per_second": 1.0 / 60.0,
                 "latency_seconds": {"p50": 0.0, "p90": 0.0, "p99": 0.0},

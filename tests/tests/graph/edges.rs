@@ -162,6 +162,18 @@ fn what_fails_and_what_is_no_http_are_edges() -> Result<()> {
         edge("redis-cli", cache, "tcp", redis_port, Edge { connections: 4, observed: client(), ..Edge::default() }),
     ]);
     is(&agent, &[nobody, redis_port, nginx.port()], &expected)?;
+    // A pool is an edge while it is open.
+    let mut pool = Wire::connect(([127, 0, 0, 1], redis_port).into())?;
+    pool.send("PING\r\n")?;
+    ensure!(pool.read_until(b"\r\n")? == Some(b"+PONG\r\n".to_vec()));
+    let open = || -> Result<u64> {
+        let graph = agent.json(&["graph"])?;
+        let rows = graph["edges"].as_array().context("no edges")?;
+        rows.iter().filter(|row| row["server_port"] == redis_port).map(|row| number(row, "open_connections")).sum()
+    };
+    wait::until(Duration::from_secs(10), "the open connection", || Ok((open()? == 1).then_some(())))?;
+    drop(pool);
+    wait::until(Duration::from_secs(10), "its end", || Ok((open()? == 0).then_some(())))?;
     drop(redis);
     agent.finish()
 }
