@@ -53,7 +53,9 @@ pub struct Agent {
     settings: Vec<String>,
     metrics: SocketAddr,
     scratch: Scratch,
-    _node: Node,
+    /// Name of the host that it runs on, where that is not this machine's.
+    host: Option<String>,
+    _node: Option<Node>,
 }
 
 impl Agent {
@@ -69,7 +71,16 @@ impl Agent {
 
     /// Starts it with a configuration file of this content, and settings beside it.
     pub fn configured(file: Option<&str>, settings: &[&str]) -> Result<Self> {
-        let node = Node::take()?;
+        Self::launched(file, settings, None, Some(Node::take()?))
+    }
+
+    /// The same on a host of another name, beside other agents: it must have a cgroup of its own (`kernel.cgroup`), and
+    /// whoever starts several holds the node's place ([`Agent::none`]).
+    pub fn on_host(host: &str, file: &str, settings: &[&str]) -> Result<Self> {
+        Self::launched(Some(file), settings, Some(host.to_owned()), None)
+    }
+
+    fn launched(file: Option<&str>, settings: &[&str], host: Option<String>, node: Option<Node>) -> Result<Self> {
         let scratch = Scratch::new("agent")?;
         if let Some(content) = file {
             scratch.write(FILE, content)?;
@@ -81,8 +92,8 @@ impl Agent {
             "recent.memory=1GiB".to_owned(),
         ];
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
-        let process = launch(&all, &scratch)?;
-        let mut agent = Self { process, settings: all, metrics, scratch, _node: node };
+        let process = launch(&all, &scratch, host.as_deref())?;
+        let mut agent = Self { process, settings: all, metrics, scratch, host, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -105,7 +116,7 @@ impl Agent {
     /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
     pub fn again(&mut self) -> Result<()> {
         ensure!(self.process.ended()?.is_some(), "the agent still runs");
-        self.process = launch(&self.settings, &self.scratch)?;
+        self.process = launch(&self.settings, &self.scratch, self.host.as_deref())?;
         self.wait_ready()
     }
 
@@ -317,8 +328,16 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Result<(u16, 
     Ok((status, body.to_owned()))
 }
 
-fn launch(settings: &[String], scratch: &Scratch) -> Result<Process> {
-    let mut command = Command::new(place::weir()?);
+fn launch(settings: &[String], scratch: &Scratch, host: Option<&str>) -> Result<Process> {
+    let mut command = match host {
+        // A name is a namespace's; the shell takes it and becomes the agent.
+        Some(host) => {
+            let mut command = Command::new(place::program("unshare")?);
+            command.args(["--uts", "/bin/sh", "-c", "hostname \"$0\" && exec \"$@\"", host]).arg(place::weir()?);
+            command
+        }
+        None => Command::new(place::weir()?),
+    };
     command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
     let file = scratch.join(FILE);
     if file.exists() {

@@ -96,13 +96,28 @@ impl Collector {
         Self::with(ports, None)
     }
 
+    /// Starts it with everything passed on as well: spans to an OTLP receiver (gRPC) at the first port of 127.0.0.1,
+    /// metrics as a page for Prometheus at the second.
+    pub fn passing_on(ports: Ports, spans: u16, page: u16) -> Result<Self> {
+        let exporters = format!(
+            "  otlp/spans: {{ endpoint: \"127.0.0.1:{spans}\", tls: {{ insecure: true }} }}
+  prometheus: {{ endpoint: \"127.0.0.1:{page}\" }}\n"
+        );
+        Self::configured(ports, "", &exporters, [", otlp/spans", ", prometheus"])
+    }
+
     /// Starts it with TLS, given the files of its certificate and its key.
     pub fn with(ports: Ports, tls: Option<(&Path, &Path)>) -> Result<Self> {
-        let scratch = Scratch::new("collector")?;
-        let folder = scratch.path().display();
         let tls = tls.map_or_else(String::new, |(certificate, key)| {
             format!(", tls: {{ cert_file: \"{}\", key_file: \"{}\" }}", certificate.display(), key.display())
         });
+        Self::configured(ports, &tls, "", ["", ""])
+    }
+
+    /// `tls`: of the receivers; `exporters`: further ones, and the names of those for spans and for metrics.
+    fn configured(ports: Ports, tls: &str, exporters: &str, [spans, metrics]: [&str; 2]) -> Result<Self> {
+        let scratch = Scratch::new("collector")?;
+        let folder = scratch.path().display();
         let configuration = format!(
             "receivers:
   otlp: {{ protocols: {{ grpc: {{ endpoint: \"127.0.0.1:{}\"{tls} }}, http: {{ endpoint: \"127.0.0.1:{}\"{tls} }} }} }}
@@ -110,11 +125,11 @@ exporters:
   file/traces: {{ path: \"{folder}/traces.jsonl\", flush_interval: 50ms }}
   file/metrics: {{ path: \"{folder}/metrics.jsonl\", flush_interval: 50ms }}
   file/logs: {{ path: \"{folder}/logs.jsonl\", flush_interval: 50ms }}
-service:
+{exporters}service:
   telemetry: {{ metrics: {{ level: none }} }}
   pipelines:
-    traces: {{ receivers: [otlp], exporters: [file/traces] }}
-    metrics: {{ receivers: [otlp], exporters: [file/metrics] }}
+    traces: {{ receivers: [otlp], exporters: [file/traces{spans}] }}
+    metrics: {{ receivers: [otlp], exporters: [file/metrics{metrics}] }}
     logs: {{ receivers: [otlp], exporters: [file/logs] }}
 ",
             ports.grpc, ports.http

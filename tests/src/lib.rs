@@ -4,6 +4,7 @@
 //! doors; the truth comes from the applications' side (their logs, their counters, the bytes on their sockets).
 
 pub mod agent;
+pub mod backends;
 pub mod call;
 pub mod cgroup;
 pub mod cluster;
@@ -17,6 +18,7 @@ pub mod process;
 pub mod receiver;
 pub mod rules;
 pub mod script;
+pub mod shop;
 pub mod tmux;
 pub mod truth;
 pub mod tun;

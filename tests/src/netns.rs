@@ -47,6 +47,22 @@ impl NetNs {
         Ok(command)
     }
 
+    /// `command`, executed inside.
+    pub fn enter(&self, command: &Command) -> Result<Command> {
+        let mut inside = Command::new(place::program("ip")?);
+        inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            inside.current_dir(folder);
+        }
+        Ok(inside)
+    }
+
     /// `ip ARGUMENTS` inside.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         ip(&format!("-n {} {arguments}", self.name))

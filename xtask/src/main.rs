@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod shell;
 mod suites;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,11 @@ enum Verb {
     /// Watch the agent's start, beside it
     #[command(hide = true)]
     Watch(run::WatchArguments),
+    /// Show a shop of six services on two hosts, and what Weir, Jaeger and Prometheus tell of it
+    Demo(demo::Arguments),
+    /// The same, once everything is there
+    #[command(hide = true)]
+    Shop(demo::Arguments),
     /// Run the tests: every suite, or the named ones
     Test(suites::Arguments),
     /// Check layers, names, file sizes, format and clippy
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Verb::Build => setup::prepare(setup::Stage::Run).and_then(|()| run::build_dist()),
         Verb::Run(arguments) => run::main(&arguments),
         Verb::Watch(arguments) => run::watch(&arguments),
+        Verb::Demo(arguments) => demo::main(&arguments),
+        Verb::Shop(arguments) => demo::shop(&arguments),
         Verb::Test(arguments) => suites::main(&arguments),
         Verb::Lint(arguments) => lint::main(&arguments),
         Verb::Fuzz(arguments) => fuzz::main(&arguments),

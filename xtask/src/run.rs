@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    demo, repo,
+    repo,
     setup::{self, Stage},
-    shell,
+    shell, traffic,
 };
 
 /// How long to wait for a first call before saying how to make one.
@@ -120,7 +120,7 @@ pub(crate) fn watch(arguments: &WatchArguments) -> Result<()> {
         eprintln!("run: ready {:.1} s after the clone", passed(age));
     }
     if arguments.demo_traffic {
-        return demo::run(|| parent_id() == agent);
+        return traffic::run(|| parent_id() == agent);
     }
     let ready = Instant::now();
     while ready.elapsed() < PATIENCE && parent_id() == agent {

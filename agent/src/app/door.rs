@@ -116,15 +116,14 @@ impl Backend for Door {
         self.core.metrics.endpoints()
     }
 
-    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {
+    fn graph(&self, form: Form, since: Option<u64>, width: Option<usize>) -> Result<String, Unavailable> {
         let form = match form {
-            Form::Text => Format::Text,
+            Form::Text => return Ok(self.core.graph_now(since).text(width)),
             Form::Json => Format::Json,
             Form::Dot => Format::Dot,
             Form::Mermaid => Format::Mermaid,
         };
-        let snapshot = self.core.graph().snapshot(since);
-        snapshot.render(form).map_err(|error| Unavailable(error.to_string()))
+        self.core.graph_now(since).render(form).map_err(|error| Unavailable(error.to_string()))
     }
 
     fn stats(&self) -> Result<Value, Unavailable> {

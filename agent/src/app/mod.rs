@@ -148,8 +148,10 @@ impl Agent {
         let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
         let recent = Arc::new(Recent::new(memory, disk, Arc::clone(&meter)));
         let metrics = Arc::new(Metrics::new(Bound::default()));
-        let graph = Arc::new(Mutex::new(Graph::new(graph::Settings::default(), clock::unix_ns())));
+        let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
+        let graph = Arc::new(Mutex::new(graph));
         let exported = Arc::new(Ledger::default());
+        relate(&metrics, &graph);
         metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
@@ -174,7 +176,8 @@ impl Agent {
             reader: Reader::new(line.ring, to_load.ring),
             foreign: line.foreign,
             chains,
-            worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock)),
+            worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock))
+                .beside(Arc::clone(&settings.hosts)),
             resolver,
             meter: Arc::clone(&meter),
             clock,
@@ -262,6 +265,16 @@ impl Agent {
     }
 }
 
+/// Service-graph metrics by OTLP come from the graph.
+fn relate(metrics: &Metrics, graph: &Arc<Mutex<Graph>>) {
+    let graph = Arc::clone(graph);
+    metrics.relate(move || {
+        let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
+        graph.tick(clock::monotonic_ns());
+        graph.relations().iter().map(translate::relation).collect()
+    });
+}
+
 /// Does something for the drop rules every so often, until the agent ends: tells the kernel half that the agent lives.
 async fn every(period: Duration, blocks: Weak<Blocks>, act: fn(&Blocks)) {
     let mut ticks = tokio::time::interval(period);
@@ -307,6 +320,22 @@ impl Core {
         let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
         graph.tick(clock::monotonic_ns());
         graph
+    }
+
+    /// Who calls whom as it stands now, with connections that are open; with `since` (nanoseconds since the Unix epoch),
+    /// what was used after it. Blocks for up to 2 s; open connections are left out where nobody answers by then.
+    #[must_use]
+    pub fn graph_now(&self, since: Option<u64>) -> graph::Snapshot {
+        let (rows, clock) = (self.connections().unwrap_or_default(), Offset::new());
+        let used = |at| since.is_none_or(|since| clock.unix_ns(at) >= since);
+        let open = rows
+            .iter()
+            .filter(|(connection, ..)| used(connection.last_at))
+            .map(|(connection, service, peer)| graph::Open { connection, service, peer: peer.as_deref() });
+        let graph = self.graph();
+        let mut snapshot = graph.snapshot(since);
+        graph.add_open(&mut snapshot, open);
+        snapshot
     }
 
     /// Recent calls.

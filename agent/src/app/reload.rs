@@ -73,6 +73,7 @@ impl Core {
         for (key, changed) in [
             ("kernel", old.kernel != new.kernel),
             ("flow", old.flow != new.flow),
+            ("hosts", old.hosts != new.hosts),
             ("kubernetes", old.kubernetes != new.kubernetes),
             ("control.socket", old.socket != new.socket),
             ("prometheus.listen", old.prometheus != new.prometheus),

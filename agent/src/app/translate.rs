@@ -1,5 +1,7 @@
 //! The configuration as usable → each layer's own settings.
 
+use std::sync::Arc;
+
 use super::feeds;
 use crate::config::{self, Level, Otlp, Protocol};
 use crate::export::prometheus;
@@ -31,7 +33,7 @@ pub(super) fn flow(settings: &config::Settings) -> flow::Settings {
 
 /// Settings of the resolver.
 pub(super) fn identity(settings: &config::Settings) -> identity::Settings {
-    let text = |text: &Option<String>| text.as_deref().map(std::sync::Arc::from);
+    let text = |text: &Option<String>| text.as_deref().map(Arc::from);
     let rules = settings.identity.rules.iter().map(|rule| identity::Rule {
         when: identity::When {
             executable: text(&rule.executable),
@@ -46,6 +48,7 @@ pub(super) fn identity(settings: &config::Settings) -> identity::Settings {
     identity::Settings {
         processes: settings.identity.processes as usize,
         rules: rules.collect(),
+        hosts: Arc::clone(&settings.hosts),
         ..identity::Settings::default()
     }
 }
@@ -102,11 +105,11 @@ fn protocol(protocol: Protocol) -> export::Protocol {
     }
 }
 
-/// A pair of services for the Prometheus page.
-pub(super) fn relation(relation: &graph::Relation) -> prometheus::Relation {
+/// A pair of services for service-graph metrics.
+pub(super) fn relation(relation: &graph::Relation) -> export::Relation {
     let seconds = |buckets: &graph::Buckets| {
         if buckets.count() == 0 {
-            return prometheus::Seconds::default();
+            return export::Seconds::default();
         }
         let mut sum = 0;
         let bounds = graph::BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
@@ -114,11 +117,12 @@ pub(super) fn relation(relation: &graph::Relation) -> prometheus::Relation {
             sum += count;
             (bound, sum)
         });
-        prometheus::Seconds { buckets: up_to.collect(), sum: buckets.sum_ns as f64 / 1e9 }
+        export::Seconds { buckets: up_to.collect(), sum: buckets.sum_ns as f64 / 1e9 }
     };
-    prometheus::Relation {
-        client: std::sync::Arc::clone(&relation.client),
-        server: std::sync::Arc::clone(&relation.server),
+    export::Relation {
+        client: Arc::clone(&relation.client),
+        server: Arc::clone(&relation.server),
+        since: relation.since,
         calls: relation.calls,
         failed: relation.failed,
         seconds: [seconds(&relation.client_seconds), seconds(&relation.server_seconds)],
@@ -128,7 +132,7 @@ pub(super) fn relation(relation: &graph::Relation) -> prometheus::Relation {
 /// A feed as the Prometheus page tells it.
 pub(super) fn feed(row: &feeds::Row) -> prometheus::FeedState {
     prometheus::FeedState {
-        name: std::sync::Arc::clone(&row.name),
+        name: Arc::clone(&row.name),
         entries: row.entries,
         age: row.age_seconds(),
         errors: row.errors.iter().map(|(reason, n)| (*reason, *n)).collect(),

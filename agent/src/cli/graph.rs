@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use anyhow::bail;
 
-use super::{Usage, agent::Agent, print};
+use super::{Usage, agent::Agent, print, screen::Screen};
 use crate::{clock, model::Filter};
 
 /// Shows who calls whom: how often, how well, how fast
@@ -49,6 +49,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Form::Mermaid => "mermaid",
     };
     let mut target = format!("/v1/graph?format={form}");
+    let columns = Screen::of_table().width;
+    if columns <= 1000 {
+        target += "&width=";
+        target += &columns.to_string();
+    }
     if let Some(since) = &arguments.since {
         if let Err(error) = Filter::default().set("since", since, clock::unix_ns()) {
             bail!(Usage(format!("--{error}")));

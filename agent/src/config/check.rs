@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use super::{
     tree::Node,
     written::{Breaker, Compression, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
-use crate::policy::written::WrittenRule;
+use crate::{model::Hosts, policy::written::WrittenRule};
 
 /// A configuration that can be used as it is: all values are in range.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Pods and Services of a cluster.
     pub kubernetes: Kubernetes,
+    /// Other hosts that have an agent of their own.
+    pub hosts: Arc<Hosts>,
     /// Endpoint names.
     pub routes: Routes,
     /// How TLS plaintext is read.
@@ -212,6 +215,7 @@ pub(super) fn usable(
         flow: check.flow(written),
         identity: check.identity(written),
         kubernetes: check.kubernetes(written),
+        hosts: Arc::new(check.hosts(written)),
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),

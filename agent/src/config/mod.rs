@@ -2,6 +2,7 @@
 
 mod check;
 mod feeds;
+mod hosts;
 mod layers;
 mod problem;
 mod quantity;
@@ -19,6 +20,7 @@ use std::{fs::File, io::Read as _, path::PathBuf};
 
 pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Routes, Settings, Traces};
 pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, WrittenFeed};
+pub use hosts::{HostService, WrittenHost};
 pub use problem::{Place, Problem, Problems};
 pub use quantity::{Size, Time};
 pub use rules::RulesFile;

@@ -299,3 +299,26 @@ routes:
         ]
     );
 }
+
+#[test]
+fn hosts_are_named_by_address_and_port() {
+    let text = "hosts:\n  - addresses: [10.0.0.7, 10.9.0.0/16]\n    services:\n      - { port: 80, name: shop, namespace: prod }\n";
+    let hosts = load("hosts", text, &[], &[]).unwrap().settings.hosts;
+    assert!(hosts.has("10.9.1.1".parse().unwrap()) && !hosts.has("10.0.0.8".parse().unwrap()));
+    let shop = hosts.at("10.9.1.1:80".parse().unwrap()).unwrap();
+    assert_eq!((&*shop.name, shop.namespace.as_deref()), ("shop", Some("prod")));
+    assert_eq!(
+        said(
+            "hosts-bad",
+            "hosts:\n  - addresses: []\n  - addresses: [10.0.0.1/24, 127.0.0.1, 0.0.0.0/0]\n    services: [{ port: 80, name: a }, { port: 80, name: '' }]\n",
+        ),
+        [
+            "bad.yaml:2:16: `hosts[0].addresses`: a host has one address at least",
+            "bad.yaml:3:16: `hosts[1].addresses`: address 10.0.0.1/24: bits behind the prefix are set; write 10.0.0.0/24",
+            "bad.yaml:3:16: `hosts[1].addresses`: `127.0.0.1` holds addresses that every host has; write its own",
+            "bad.yaml:3:16: `hosts[1].addresses`: `0.0.0.0/0` holds addresses that every host has; write its own",
+            "bad.yaml:4:15: `hosts[1].services`: port 80 is named twice",
+            "bad.yaml:4:15: `hosts[1].services`: \"\" is no usable name: 1 to 255 bytes without control characters",
+        ]
+    );
+}

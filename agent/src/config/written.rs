@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Size, Time, feeds::WrittenFeed};
+use super::{Size, Time, feeds::WrittenFeed, hosts::WrittenHost};
 use crate::policy::written::WrittenRule;
 
 /// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
@@ -34,6 +34,8 @@ pub struct Written {
     pub identity: Identity,
     /// Pods and Services of a cluster.
     pub kubernetes: Kubernetes,
+    /// Other hosts that have an agent of their own.
+    pub hosts: Vec<WrittenHost>,
     /// Names of endpoints.
     pub routes: Routes,
     /// TLS.

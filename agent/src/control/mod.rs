@@ -90,8 +90,9 @@ pub trait Backend: Send + Sync + 'static {
     fn services(&self) -> Result<Vec<ServiceRow>, Unavailable>;
     /// Every method and route of every service, with counts.
     fn endpoints(&self) -> Vec<Endpoint>;
-    /// The dependency graph; with `since` (nanoseconds since the Unix epoch), edges used after it.
-    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable>;
+    /// The dependency graph; with `since` (nanoseconds since the Unix epoch), edges used after it; as text into `width`
+    /// columns.
+    fn graph(&self, form: Form, since: Option<u64>, width: Option<usize>) -> Result<String, Unavailable>;
     /// The ledger and what the agent uses: `weir stats --json`.
     fn stats(&self) -> Result<Value, Unavailable>;
     /// What this node can do and what runs: `weir doctor --json`.

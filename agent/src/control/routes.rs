@@ -86,7 +86,7 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
             Err(text) => return body::error(StatusCode::BAD_REQUEST, &text),
         };
         let backend = Arc::clone(&context.backend);
-        let answer = tokio::task::spawn_blocking(move || backend.graph(asked.0, asked.1)).await;
+        let answer = tokio::task::spawn_blocking(move || backend.graph(asked.0, asked.1, asked.2)).await;
         let kind = if asked.0 == Form::Json { "application/json" } else { "text/plain; charset=utf-8" };
         return match answer {
             Ok(Ok(text)) => body::text(kind, text),
@@ -183,9 +183,9 @@ async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -
     answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
 }
 
-/// Parameters of `GET /v1/graph`: how, and since when.
-fn graph(query: &str) -> Result<(Form, Option<u64>), String> {
-    let (mut form, mut filter) = (Form::Json, Filter::default());
+/// Parameters of `GET /v1/graph`: how, since when, and into how many columns of a terminal.
+fn graph(query: &str) -> Result<(Form, Option<u64>, Option<usize>), String> {
+    let (mut form, mut filter, mut width) = (Form::Json, Filter::default(), None);
     for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
         match (name.as_str(), value.as_str()) {
             ("format", "text") => form = Form::Text,
@@ -196,10 +196,14 @@ fn graph(query: &str) -> Result<(Form, Option<u64>), String> {
             ("since", _) => {
                 filter.set("since", &value, clock::unix_ns()).map_err(|error| error.to_string())?;
             }
+            ("width", _) => match value.parse() {
+                Ok(columns @ 40..=1000) => width = Some(columns),
+                _ => return Err(format!("width: `{value}` is not a number from 40 to 1000")),
+            },
             _ => return Err(format!("there is no parameter `{name}`")),
         }
     }
-    Ok((form, filter.since_unix_ns))
+    Ok((form, filter.since_unix_ns, width))
 }
 
 /// `GET /v1/calls`.

@@ -89,8 +89,8 @@ impl Backend for Shelf {
         }]
     }
 
-    fn graph(&self, form: Form, since: Option<u64>) -> Result<String, Unavailable> {
-        Ok(format!("{form:?} {}\n", since.is_some()))
+    fn graph(&self, form: Form, since: Option<u64>, width: Option<usize>) -> Result<String, Unavailable> {
+        Ok(format!("{form:?} {}{}\n", since.is_some(), width.map(|width| format!(" {width}")).unwrap_or_default()))
     }
 
     fn stats(&self) -> Result<Value, Unavailable> {

@@ -9,6 +9,7 @@ mod otlp;
 mod points;
 pub mod prometheus;
 mod queue;
+mod relations;
 mod resource;
 mod sample;
 mod settings;
@@ -19,6 +20,7 @@ pub use exporter::Exporter;
 pub use ledger::{Ledger, Outcome};
 pub use metrics::{Bound, Metrics};
 pub use otlp::{EndpointError, Protocol, Signal};
+pub use relations::{Relation, Seconds};
 pub use sample::Sampler;
 pub use settings::{Endpoint, Node, Retry, Settings, Temporality, Tls};
 

@@ -1,4 +1,4 @@
-//! Metrics as `ExportMetricsServiceRequest`s: a `ResourceMetrics` for every service.
+//! Metrics as `ExportMetricsServiceRequest`s: a `ResourceMetrics` for every service, and one for who calls whom.
 
 use std::sync::Arc;
 
@@ -77,9 +77,12 @@ pub(super) fn requests<'a>(
     node: &'a Node,
     temporality: Temporality,
 ) -> Box<dyn Iterator<Item = Payload> + Send + 'a> {
+    let relations = std::iter::once_with(move || metrics.relations()?.request(node, temporality)).flatten();
     match temporality {
-        Temporality::Cumulative => Box::new(pack(metrics.cumulative(), node, AggregationTemporality::Cumulative)),
-        Temporality::Delta => Box::new(pack(metrics.delta(), node, AggregationTemporality::Delta)),
+        Temporality::Cumulative => {
+            Box::new(pack(metrics.cumulative(), node, AggregationTemporality::Cumulative).chain(relations))
+        }
+        Temporality::Delta => Box::new(pack(metrics.delta(), node, AggregationTemporality::Delta).chain(relations)),
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Seen<'a> {
     pub connection: &'a Arc<Connection>,
     /// The other end, where it is observed on this node too.
     pub mirror: &'a Option<Arc<Connection>>,
+    /// The other end is observed by the agent of another host.
+    pub elsewhere: bool,
     /// The service of which nothing is known: who it is, is told later.
     pub service: &'a Arc<Service>,
     /// Wall time of the call's first byte.
@@ -25,7 +27,8 @@ impl Seen<'_> {
     /// Makes the exchange; `None` where it is not known which end this is.
     pub(super) fn exchange(&self, call: Call) -> Option<Exchange> {
         let connection = self.connection;
-        let (kind, ids) = ids(connection, self.mirror.as_deref(), call.request.first.seq, context(&call))?;
+        let (mirror, seq) = (self.mirror.as_deref(), call.request.first.seq);
+        let (kind, ids) = ids(connection, mirror, self.elsewhere, seq, context(&call))?;
         let sent = match kind {
             Kind::Client => call.request.first.by,
             Kind::Server => call.response.map(|response| response.first.by).unwrap_or_default(),
@@ -46,9 +49,11 @@ impl Seen<'_> {
 }
 
 /// Which end's call a request is that starts at `seq`, and its ids; `None` where it is not known which end this is.
+/// `elsewhere`: the other end is observed by the agent of another host.
 pub(super) fn ids(
     connection: &Connection,
     mirror: Option<&Connection>,
+    elsewhere: bool,
     seq: u32,
     context: Option<TraceContext>,
 ) -> Option<(Kind, Ids)> {
@@ -59,7 +64,7 @@ pub(super) fn ids(
         (Role::Server, None) => (Kind::Server, connection.remote, connection.local),
         (Role::Unknown, _) => return None,
     };
-    Some((kind, Wire::new(client, server, seq).ids(kind, context, mirror.is_some())))
+    Some((kind, Wire::new(client, server, seq).ids(kind, context, mirror.is_some() || elsewhere)))
 }
 
 /// The span at the other end of a client's call without a trace context, as another node computes it.

@@ -48,7 +48,8 @@ impl Wire {
 
     /// The ids of one end's call.
     ///
-    /// `mirrored`: the other end of the connection is observed on this node too, so that the client's span is there.
+    /// `mirrored`: the other end of the connection is observed too, on this node or by another host's agent, so that the
+    /// client's span is there.
     pub(super) fn ids(mut self, kind: Kind, context: Option<TraceContext>, mirrored: bool) -> Ids {
         let trace = context.map_or_else(|| valid(self.hash(0)), |context| context.trace);
         let spans = u128::from_be_bytes(self.hash(1));

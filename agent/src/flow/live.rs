@@ -176,7 +176,7 @@ impl Live {
         }
         for begun in std::mem::take(&mut self.begun) {
             let (connection, mirror) = (&self.connection, self.mirror.as_deref());
-            if let Some((_, ids)) = exchange::ids(connection, mirror, begun.first.seq, begun.context) {
+            if let Some((_, ids)) = exchange::ids(connection, mirror, false, begun.first.seq, begun.context) {
                 notes.push(Note::Begun { span: ids.span, tgid: self.reader, begun });
             }
         }
@@ -184,7 +184,7 @@ impl Live {
 
     /// A thread on an errand sent the request that starts at `seq`.
     pub(super) fn asked(&self, seq: u32, at: u64) -> Option<Note> {
-        let (kind, ids) = exchange::ids(&self.connection, self.mirror.as_deref(), seq, None)?;
+        let (kind, ids) = exchange::ids(&self.connection, self.mirror.as_deref(), false, seq, None)?;
         (kind == Kind::Client && !self.own).then_some(Note::Asked { span: ids.span, at })
     }
 

@@ -16,7 +16,7 @@ use super::stream::Room;
 use super::table::Table;
 use crate::clock::Offset;
 use crate::meter::{Count, Meter};
-use crate::model::{Call, EndedConnection, Event, Exchange, OpenConnection, Role, Service, Thread, Visibility};
+use crate::model::{Call, EndedConnection, Event, Exchange, Hosts, OpenConnection, Role, Service, Thread, Visibility};
 use crate::proto::{Close, STOPPED, Side};
 
 /// `error.type` and `lost_reason` of calls whose connection left the table for another.
@@ -52,6 +52,8 @@ struct Desk {
     meter: Arc<Meter>,
     clock: Arc<Offset>,
     unknown: Arc<Service>,
+    /// Other hosts with an agent.
+    hosts: Arc<Hosts>,
     /// Calls of the record at hand; empty between records.
     calls: Vec<Call>,
     /// Notes of the record at hand; empty between records.
@@ -89,10 +91,11 @@ impl Desk {
             self.calls.clear();
             return;
         }
+        let elsewhere = live.mirror.is_none() && self.hosts.has(live.connection.remote.ip());
         for call in self.calls.drain(..) {
             let start_unix_ns = self.clock.unix_ns(call.request.first.at);
-            let seen =
-                Seen { connection: &live.connection, mirror: &live.mirror, service: &self.unknown, start_unix_ns };
+            let Live { connection, mirror, .. } = live;
+            let seen = Seen { connection, mirror, elsewhere, service: &self.unknown, start_unix_ns };
             out.calls.extend(seen.exchange(call));
         }
     }
@@ -120,11 +123,19 @@ impl Worker {
                 meter,
                 clock,
                 unknown: Arc::new(Service::unknown()),
+                hosts: Arc::default(),
                 calls: Vec::new(),
                 notes: Vec::new(),
                 listed: Vec::new(),
             },
         }
+    }
+
+    /// What is at the other end of its connections when that is on one of these hosts is observed there.
+    #[must_use]
+    pub fn beside(mut self, hosts: Arc<Hosts>) -> Self {
+        self.desk.hosts = hosts;
+        self
     }
 
     /// Takes a record.

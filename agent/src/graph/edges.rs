@@ -1,12 +1,14 @@
 //! The graph: edges by who calls whom.
 
+use std::sync::Arc;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::edge::{Edge, Facts};
 use super::halves::{Found, Half, Halves};
 use super::node::{Key, KeyRef, Node, NodeRef};
-use crate::model::{EndedConnection, Exchange, Kind, Operation, Role, Service};
+use crate::model::{EndedConnection, Exchange, Hosts, Kind, Operation, Role, Service};
 
 /// Bounds of a [`Graph`].
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,8 @@ pub struct Graph {
     /// Calls that were counted on one end's word although both ends are observed.
     pub(super) unpaired: u64,
     halves: Halves,
+    /// Other hosts with an agent.
+    hosts: Arc<Hosts>,
     /// Latest time seen, `CLOCK_MONOTONIC` nanoseconds.
     pub(super) now: u64,
     /// Since when it counts, nanoseconds since the Unix epoch.
@@ -64,9 +68,27 @@ impl Graph {
             folded: 0,
             unpaired: 0,
             halves: Halves::new(settings.halves, settings.wait_ns, settings.remember_ns),
+            hosts: Arc::default(),
             now: 0,
             since,
         }
+    }
+
+    /// Edges whose client is on one of these hosts are told by that host's agent.
+    #[must_use]
+    pub fn beside(mut self, hosts: Arc<Hosts>) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// Most edges that are kept apart.
+    pub(super) fn most(&self) -> usize {
+        self.settings.edges.max(1)
+    }
+
+    /// Whether another host's agent tells an edge, with its client's name.
+    pub(super) fn is_told_elsewhere(&self, key: &Key) -> bool {
+        matches!(key.client, Node::Address(address) if self.hosts.has(address))
     }
 
     /// Takes a call. One that its other end tells too waits for that, at most `wait_ns`.
@@ -173,7 +195,7 @@ impl Graph {
 
     fn edge(&mut self, key: KeyRef<'_>) -> &mut Edge {
         if !self.edges.contains_key(&key) {
-            if self.edges.len() >= self.settings.edges.max(1) {
+            if self.edges.len() >= self.most() {
                 self.fold();
             }
             self.edges.insert(key.owned(), Edge::default());

@@ -7,6 +7,7 @@ mod edge;
 mod edges;
 mod halves;
 mod node;
+mod open;
 mod render;
 mod snapshot;
 #[cfg(test)]
@@ -14,5 +15,6 @@ mod tests;
 
 pub use edge::{BOUNDS_SECONDS, Buckets};
 pub use edges::{Graph, Settings};
+pub use open::Open;
 pub use render::{Format, UnknownFormat};
 pub use snapshot::{Counts, EdgeRow, LatencyRow, NodeRow, OtherRow, Relation, ServiceName, Snapshot};

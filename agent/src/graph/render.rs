@@ -44,45 +44,47 @@ impl Snapshot {
     /// Writes it down; ends with a line feed.
     pub fn render(&self, format: Format) -> Result<String, serde_json::Error> {
         match format {
-            Format::Text => Ok(self.text()),
+            Format::Text => Ok(self.text(None)),
             Format::Json => serde_json::to_string(self).map(|json| json + "\n"),
             Format::Dot => Ok(self.dot()),
             Format::Mermaid => Ok(self.mermaid()),
         }
     }
 
-    fn text(&self) -> String {
-        let head = ["CLIENT", "SERVER", "PROTOCOL", "PORT", "CALLS", "ERRORS", "ABORTED", "P50", "P99", "NOTE"];
-        let mut rows = vec![head.map(str::to_owned)];
+    /// A line an edge. `width`: columns of a terminal, into which names and notes are cut; numbers never are.
+    #[must_use]
+    pub fn text(&self, width: Option<usize>) -> String {
+        let mut rows = vec![HEAD.map(str::to_owned)];
         for edge in &self.edges {
-            let mut row = row(&edge.counts);
-            row[..4].clone_from_slice(&[
-                shown(&edge.client),
-                shown(&edge.server),
-                edge.protocol.to_owned(),
-                edge.server_port.to_string(),
-            ]);
-            rows.push(row);
+            let over = format!("{}:{}", edge.protocol, edge.server_port);
+            let note = edge.elsewhere.then_some("told by the client's host");
+            rows.push(row([shown(&edge.client), shown(&edge.server), over], &edge.counts, note));
         }
         if let Some(other) = &self.other {
-            let mut row = row(&other.counts);
-            row[0] = format!("other ({} edges)", other.edges);
-            rows.push(row);
+            rows.push(row(
+                [format!("other ({} edges)", other.edges), String::new(), String::new()],
+                &other.counts,
+                None,
+            ));
         }
-        let mut widths = [0; 10];
+        let mut widths = [0; HEAD.len()];
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = cell.chars().count().max(*width);
             }
         }
+        if let Some(width) = width {
+            narrow(&mut widths, width);
+        }
         let mut out = String::new();
         for row in rows {
             let mut line = String::new();
             for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let cell = cut(cell, width);
                 let pad = " ".repeat(width - cell.chars().count());
                 // Numbers stand to the right.
-                let (left, right) = if (3..9).contains(&at) { (pad.as_str(), "") } else { ("", pad.as_str()) };
-                line = line + left + cell + right + "  ";
+                let (left, right) = if NUMBERS.contains(&at) { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                line = line + left + &cell + right + "  ";
             }
             out = out + line.trim_end() + "\n";
         }
@@ -129,32 +131,57 @@ fn id(ids: &BTreeMap<&ServiceName, usize>, service: &ServiceName) -> usize {
     ids.get(service).copied().unwrap_or_default()
 }
 
-fn row(counts: &Counts) -> [String; 10] {
+/// Columns of the text. What failed: calls answered wrongly or given up, and connections that were never there.
+const HEAD: [&str; 9] = ["CLIENT", "SERVER", "OVER", "CALLS", "CONNS", "FAILED", "P50", "P99", "NOTE"];
+/// Those with numbers.
+const NUMBERS: std::ops::Range<usize> = 3..8;
+/// Columns that a name keeps at least.
+const NAME: usize = 10;
+
+fn row([client, server, over]: [String; 3], counts: &Counts, note: Option<&'static str>) -> [String; HEAD.len()] {
     let latency = |of: fn(&super::LatencyRow) -> f64| {
         counts.latency_seconds.as_ref().map_or_else(|| "-".to_owned(), |latency| seconds(of(latency)))
     };
-    let mut notes = Vec::new();
+    let some = |count: u64| if count == 0 { "-".to_owned() } else { count.to_string() };
+    let mut notes: Vec<String> = note.map(str::to_owned).into_iter().collect();
     if counts.dropped > 0 {
         notes.push(format!("{} dropped", counts.dropped));
-    }
-    if counts.connections > 0 {
-        notes.push(format!("{} connections, {} failed", counts.connections, counts.failed_connections));
     }
     if counts.tls {
         notes.push("tls".to_owned());
     }
     [
-        String::new(),
-        String::new(),
-        String::new(),
-        String::new(),
-        counts.calls.to_string(),
-        counts.errors.to_string(),
-        counts.aborted.to_string(),
+        client,
+        server,
+        over,
+        some(counts.calls),
+        some(counts.connections + counts.open_connections),
+        (counts.errors + counts.aborted + counts.failed_connections).to_string(),
         latency(|latency| latency.p50),
         latency(|latency| latency.p99),
         notes.join(", "),
     ]
+}
+
+/// Cuts columns until all fit into `screen`: the note, then of both names the longer one.
+fn narrow(widths: &mut [usize; HEAD.len()], screen: usize) {
+    let gaps = 2 * (HEAD.len() - 1);
+    let mut over = (widths.iter().sum::<usize>() + gaps).saturating_sub(screen);
+    let [client, server, .., note] = widths;
+    let room = note.saturating_sub(HEAD[8].len()).min(over);
+    (*note, over) = (*note - room, over - room);
+    while over > 0 && (*client).max(*server) > NAME {
+        *(if client > server { &mut *client } else { &mut *server }) -= 1;
+        over -= 1;
+    }
+}
+
+/// A cell in so many columns at most.
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn label(edge: &EdgeRow) -> String {
@@ -163,8 +190,9 @@ fn label(edge: &EdgeRow) -> String {
     if counts.errors + counts.aborted > 0 {
         let _ = write!(label, ", {} failed", counts.errors + counts.aborted);
     }
-    if counts.connections > 0 {
-        let _ = write!(label, ", {} connections", counts.connections);
+    let connections = counts.connections + counts.open_connections;
+    if connections > 0 {
+        let _ = write!(label, ", {connections} connections");
     }
     label
 }

@@ -69,6 +69,9 @@ pub struct EdgeRow {
     pub protocol: &'static str,
     /// The server's port: its own where the server's end is observed, else the one that the client named.
     pub server_port: u16,
+    /// The client is on another host that has an agent: that one tells this edge too, with its client's name. Whoever
+    /// puts the graphs of several hosts together leaves this one out.
+    pub elsewhere: bool,
     /// Counts.
     #[serde(flatten)]
     pub counts: Counts,
@@ -91,6 +94,8 @@ pub struct Counts {
     pub connections: u64,
     /// Of them, those that were never established.
     pub failed_connections: u64,
+    /// Connections that are open now and carry no call that could be read.
+    pub open_connections: u64,
     /// Content of requests, and payload sent by the client on connections without calls.
     pub request_bytes: u64,
     /// Content of responses, and payload sent by the server on connections without calls.
@@ -126,6 +131,8 @@ pub struct Relation {
     pub client: Arc<str>,
     /// Label `server`.
     pub server: Arc<str>,
+    /// First call, nanoseconds since the Unix epoch.
+    pub since: u64,
     /// `traces_service_graph_request_total`.
     pub calls: u64,
     /// `traces_service_graph_request_failed_total`: errors and aborted calls.
@@ -164,11 +171,13 @@ impl Graph {
     }
 
     /// Every pair of services between which there were calls, by name; what was folded is from `other` to `other`.
+    /// Edges that another host's agent tells are left out.
     #[must_use]
     pub fn relations(&self) -> Vec<Relation> {
         let mut by_name: BTreeMap<(Arc<str>, Arc<str>), Relation> = BTreeMap::new();
         let other: Arc<str> = Arc::from("other");
-        let named = self.edges.iter().map(|(key, edge)| (name(&key.client), name(&key.server), edge));
+        let told = self.edges.iter().filter(|(key, _)| !self.is_told_elsewhere(key));
+        let named = told.map(|(key, edge)| (name(&key.client), name(&key.server), edge));
         for (client, server, edge) in named.chain([(Arc::clone(&other), other, &self.other)]) {
             if edge.calls == 0 {
                 continue;
@@ -176,11 +185,13 @@ impl Graph {
             let relation = by_name.entry((Arc::clone(&client), Arc::clone(&server))).or_insert_with(|| Relation {
                 client,
                 server,
+                since: u64::MAX,
                 calls: 0,
                 failed: 0,
                 server_seconds: Buckets::default(),
                 client_seconds: Buckets::default(),
             });
+            relation.since = relation.since.min(edge.unix.map_or(self.since, |unix| unix[0]));
             relation.calls += edge.calls;
             relation.failed += edge.errors + edge.aborted;
             let [client, server] = &edge.latency;
@@ -193,17 +204,18 @@ impl Graph {
         by_name.into_values().collect()
     }
 
-    fn edge_row(&self, key: &Key, edge: &Edge) -> EdgeRow {
+    pub(super) fn edge_row(&self, key: &Key, edge: &Edge) -> EdgeRow {
         EdgeRow {
             client: node_row(&key.client).service,
             server: node_row(&key.server).service,
             protocol: key.protocol,
             server_port: key.port,
+            elsewhere: self.is_told_elsewhere(key),
             counts: self.counts(edge),
         }
     }
 
-    fn counts(&self, edge: &Edge) -> Counts {
+    pub(super) fn counts(&self, edge: &Edge) -> Counts {
         let latency = edge.latency.iter().flatten().next();
         let observed = ["client", "server"].into_iter().zip(edge.observed);
         Counts {
@@ -214,6 +226,7 @@ impl Graph {
             errors_by_class: edge.classes.iter().copied().collect(),
             connections: edge.connections,
             failed_connections: edge.failed_connections,
+            open_connections: 0,
             request_bytes: edge.bytes[0],
             response_bytes: edge.bytes[1],
             tls: edge.tls,
@@ -225,6 +238,19 @@ impl Graph {
             observed_by: observed.filter_map(|(end, is)| is.then_some(end)).collect(),
             first_seen: edge.unix.map(|unix| time(unix[0])),
             last_seen: edge.unix.map(|unix| time(unix[1])),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Adds an edge of which only connections are known that are open now.
+    pub(super) fn add(&mut self, key: &Key, mut row: EdgeRow, open: u64) {
+        row.counts.open_connections = open;
+        self.edges.push(row);
+        for node in [node_row(&key.client), node_row(&key.server)] {
+            if let Err(place) = self.nodes.binary_search(&node) {
+                self.nodes.insert(place, node);
+            }
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Format, Graph, LatencyRow, Relation, Settings};
+use super::{Format, Graph, LatencyRow, Open, Relation, Settings};
 use crate::model::{
-    Connection, End, EndedConnection, Evidence, Exchange, Kind, Role, Service, Verdict, Visibility, sample,
+    Connection, End, EndedConnection, Evidence, Exchange, Hosts, Kind, OpenConnection, Role, Service, Verdict,
+    Visibility, sample,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -229,6 +230,53 @@ fn connections_without_calls_are_edges_too() {
     assert_eq!(graph.relations(), []);
 }
 
+fn open(role: Role, visibility: Visibility) -> OpenConnection {
+    let ended = ended(role, None, None);
+    OpenConnection {
+        connection: ended.connection,
+        protocol: None,
+        visibility,
+        bytes: [5, 5],
+        calls: 0,
+        mirror: None,
+        in_flight: false,
+        own: false,
+        last_at: 0,
+    }
+}
+
+#[test]
+fn what_is_open_is_an_edge_already() {
+    let mut graph = Graph::new(Settings { edges: 2, ..Settings::default() }, 0);
+    let (shop, bank) = (service("shop"), service("bank"));
+    let opaque = Visibility::Opaque("unknown_protocol");
+    let pool = open(Role::Client, opaque);
+    let silent = open(Role::Client, Visibility::Opaque("no_bytes_yet"));
+    let called = OpenConnection { calls: 1, ..open(Role::Client, Visibility::Plaintext) };
+    let mirrored = OpenConnection { mirror: Some(Arc::clone(&pool.connection)), ..open(Role::Server, opaque) };
+    let own = OpenConnection { own: true, ..open(Role::Client, opaque) };
+    let (unknown, tls) = (open(Role::Unknown, opaque), OpenConnection { protocol: Some("tls"), ..pool.clone() });
+    let told = |connection| Open { connection, service: &shop, peer: Some(&bank) };
+    let all = [&pool, &pool, &silent, &called, &mirrored, &own, &unknown].map(told);
+    let mut snapshot = graph.snapshot(None);
+    graph.add_open(&mut snapshot, all.into_iter());
+    let rows = |snapshot: &super::Snapshot| -> Vec<_> {
+        let of = |row: &super::EdgeRow| {
+            format!("{}>{} {} {}", row.client.name, row.server.name, row.protocol, row.counts.open_connections)
+        };
+        snapshot.edges.iter().map(of).collect()
+    };
+    assert_eq!(rows(&snapshot), ["shop>bank tcp 2"]);
+    assert_eq!(snapshot.nodes.len(), 2);
+    // Beside what was counted, in the same row; what finds no place is counted in one.
+    graph.ended(&ended(Role::Client, None, None), &shop, Some(&bank), 9);
+    graph.call(&call(Kind::Client, "curl", "shop", 1, 1));
+    let mut snapshot = graph.snapshot(None);
+    graph.add_open(&mut snapshot, [&pool, &tls].map(told).into_iter());
+    assert_eq!(rows(&snapshot), ["curl>shop http 0", "shop>bank tcp 1"]);
+    assert_eq!(snapshot.other.map(|other| (other.edges, other.counts.open_connections)), Some((1, 1)));
+}
+
 #[test]
 fn the_largest_edges_stay_exact_and_the_rest_is_counted() {
     let mut graph = Graph::new(Settings { edges: 50, ..Settings::default() }, 0);
@@ -311,9 +359,9 @@ fn the_document_is_the_contracts() {
             "edges": [{
                 "client": {"service.name": "curl", "service.namespace": null},
                 "server": {"service.name": "shop", "service.namespace": null},
-                "protocol": "http", "server_port": 8080,
+                "protocol": "http", "server_port": 8080, "elsewhere": false,
                 "calls": 1, "errors": 0, "aborted": 0, "dropped": 0, "errors_by_class": {},
-                "connections": 0, "failed_connections": 0,
+                "connections": 0, "failed_connections": 0, "open_connections": 0,
                 "request_bytes": 0, "response_bytes": 345, "tls": false,
                 "calls_per_second": 1.0 / 60.0,
                 "latency_seconds": {"p50": 0.0, "p90": 0.0, "p99": 0.0},
@@ -340,9 +388,15 @@ fn what_people_read() {
     let text = snapshot.render(Format::Text).unwrap();
     assert_eq!(
         text,
-        "CLIENT  SERVER             PROTOCOL  PORT  CALLS  ERRORS  ABORTED    P50    P99  NOTE\n\
-         curl    shop               http      8080     12       1        0  4.0ms  4.0ms\n\
-         shop    external:10.1.0.2  tcp       8080      0       0        0      -      -  1 connections, 1 failed\n"
+        "CLIENT  SERVER             OVER       CALLS  CONNS  FAILED    P50    P99  NOTE\n\
+         curl    shop               http:8080     12      -       1  4.0ms  4.0ms\n\
+         shop    external:10.1.0.2  tcp:8080       -      1       1      -      -\n"
+    );
+    assert_eq!(
+        snapshot.text(Some(70)),
+        "CLIENT  SERVER      OVER       CALLS  CONNS  FAILED    P50    P99  NOTE\n\
+         curl    shop        http:8080     12      -       1  4.0ms  4.0ms\n\
+         shop    external:…  tcp:8080       -      1       1      -      -\n"
     );
     let dot = snapshot.render(Format::Dot).unwrap();
     assert!(dot.contains("n0 -> n2 [label=\"http :8080 12 calls, 1 failed\", color=red];"), "{dot}");
@@ -375,9 +429,39 @@ fn relations_add_up_over_ports() {
     other.connection = Arc::new(connection);
     graph.call(&other);
     assert_eq!(edges(&graph).len(), 2);
-    let [Relation { client, server, calls: 2, failed: 0, server_seconds, client_seconds }] = &graph.relations()[..]
+    let [Relation { client, server, since, calls: 2, failed: 0, server_seconds, client_seconds }] =
+        &graph.relations()[..]
     else {
         panic!("{:?}", graph.relations())
     };
     assert_eq!((&**client, &**server, server_seconds.count(), client_seconds.count()), ("curl", "shop", 2, 0));
+    assert_eq!(*since, 1_001 * SECOND);
+}
+
+/// Two hosts with an agent each: the client's tells the edge with both names, the server's leaves it to that one.
+#[test]
+fn an_edge_from_another_host_is_told_there() {
+    let mut hosts = Hosts::default();
+    hosts.add("10.1.0.7".parse().unwrap(), 128, &[]);
+    let mut graph = Graph::new(Settings::default(), 0).beside(Arc::new(hosts));
+    let alone = |n, from: &str| {
+        let mut exchange = call(Kind::Server, "?", "shop", n, 1);
+        exchange.peer = None;
+        let mut connection = (*exchange.connection).clone();
+        connection.remote.set_ip(from.parse().unwrap());
+        exchange.connection = Arc::new(connection);
+        exchange
+    };
+    graph.call(&alone(1, "10.1.0.7"));
+    graph.call(&alone(2, "203.0.113.9"));
+    graph.call(&call(Kind::Client, "shop", "bank", 3, 1));
+    assert_eq!(
+        edges(&graph),
+        ["external:10.1.0.7>shop:8080 1/0/0", "external:203.0.113.9>shop:8080 1/0/0", "shop>bank:8080 1/0/0"]
+    );
+    let elsewhere: Vec<_> = graph.snapshot(None).edges.iter().map(|edge| edge.elsewhere).collect();
+    assert_eq!(elsewhere, [true, false, false]);
+    let told: Vec<_> =
+        graph.relations().iter().map(|told| format!("{}>{} {}", told.client, told.server, told.calls)).collect();
+    assert_eq!(told, ["external:203.0.113.9>shop 1", "shop>bank 1"]);
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::Hosts;
+
 /// What the resolver may be told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -20,6 +22,8 @@ pub struct Settings {
     pub eager: u32,
     /// Rules; the first one that fits wins.
     pub rules: Vec<Rule>,
+    /// Other hosts, and who answers there.
+    pub hosts: Arc<Hosts>,
 }
 
 impl Default for Settings {
@@ -31,6 +35,7 @@ impl Default for Settings {
             grace: Duration::from_secs(30),
             eager: 200,
             rules: Vec::new(),
+            hosts: Arc::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod event;
 pub(crate) mod example;
 mod exchange;
 mod filter;
+mod hosts;
 pub mod json;
 mod pattern;
 #[cfg(test)]
@@ -22,5 +23,6 @@ pub use endpoint::Endpoint;
 pub use event::Event;
 pub use exchange::{Exchange, Ids, Kind, Link, Verdict};
 pub use filter::{Filter, FilterError, Statuses};
+pub use hosts::Hosts;
 pub use pattern::fits;
 pub use service::{Evidence, Process, Service};

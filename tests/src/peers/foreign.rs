@@ -193,7 +193,7 @@ fn grpc() -> Result<Command> {
 }
 
 /// A program of `PostgreSQL`, which does not run as root.
-fn as_postgres(program: &str) -> Result<Command> {
+pub(crate) fn as_postgres(program: &str) -> Result<Command> {
     let mut command = Command::new(place::program("setpriv")?);
     command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     command.arg(place::program(program)?).current_dir("/tmp");

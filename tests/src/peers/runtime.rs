@@ -206,7 +206,7 @@ pub(super) fn node(script: &str) -> Result<Command> {
 pub(super) fn go(mode: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        build("go", |source, to| {
+        build("peers/go", |source, to| {
             let mut command = Command::new(place::program("go")?);
             command.current_dir(source).args(["build", "-o"]).arg(to.join("peer")).arg(".").env("GOFLAGS", "-mod=mod");
             Ok(command)
@@ -222,7 +222,7 @@ pub(super) fn go(mode: &str) -> Result<Command> {
 pub(super) fn java(class: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        build("java", |source, to| {
+        build("peers/java", |source, to| {
             let mut command = Command::new(place::program("javac")?);
             command.current_dir(source).arg("-d").arg(to).args(["Server.java", "Client.java", "Chain.java"]);
             Ok(command)
@@ -235,10 +235,10 @@ pub(super) fn java(class: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Builds `tests/peers/NAME` into the cache, unless that holds the outcome of the same sources.
-fn build(name: &str, command: impl Fn(&Path, &Path) -> Result<Command>) -> Result<PathBuf> {
-    let source = place::sources().join("peers").join(name);
-    let to = place::cache()?.join("peers").join(name);
+/// Builds the folder `name` of `tests` into the cache, unless that holds the outcome of the same sources.
+pub(crate) fn build(name: &str, command: impl Fn(&Path, &Path) -> Result<Command>) -> Result<PathBuf> {
+    let source = place::sources().join(name);
+    let to = place::cache()?.join(name);
     let mut files: Vec<PathBuf> =
         fs::read_dir(&source)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     files.sort();

@@ -7,6 +7,7 @@ mod apt;
 mod collector;
 mod crowdsec;
 mod golang;
+mod jaeger;
 mod kubernetes;
 mod mounts;
 mod peers;
@@ -111,6 +112,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.extend(peers::pieces());
         pieces.extend(crowdsec::pieces());
         pieces.extend(collector::pieces());
+        pieces.extend(jaeger::pieces());
         pieces.extend(kubernetes::pieces());
     }
     pieces

@@ -127,5 +127,8 @@ pub(crate) const COLLECTOR_BUILDER: (&str, &str) = ("go.opentelemetry.io/collect
 /// Kubernetes; all that belongs to it is pinned by the go.mod and go.sum of `tests/kubernetes/node`.
 pub(crate) const KUBERNETES: &str = "1.34.4";
 
+/// Jaeger 2 (its module is still numbered as 1).
+pub(crate) const JAEGER: (&str, &str) = ("github.com/jaegertracing/jaeger", "v1.76.0");
+
 /// What the collector is built of.
 pub(crate) const COLLECTOR_PARTS: &str = include_str!("ocb.yaml");

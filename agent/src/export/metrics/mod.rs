@@ -9,7 +9,7 @@ mod histogram;
 mod series;
 
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -17,6 +17,7 @@ pub(super) use self::collect::{Identity, Point};
 pub(super) use self::histogram::{Bounds, DURATION, Histogram, SIZE};
 pub(super) use self::series::{Exemplar, Label};
 use self::series::{Seen, Series};
+use super::relations::{Relation, Relations};
 use super::sample::Sampler;
 use crate::clock;
 use crate::model::{End, Exchange, Kind, Service};
@@ -53,6 +54,7 @@ pub struct Metrics {
     state: Mutex<State>,
     bound: Bound,
     hasher: DefaultHashBuilder,
+    relations: OnceLock<Relations>,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,16 @@ impl Metrics {
             calls: [[0; ENDS.len()]; 2],
             overflowed: 0,
         };
-        Self { state: Mutex::new(state), bound, hasher }
+        Self { state: Mutex::new(state), bound, hasher, relations: OnceLock::new() }
+    }
+
+    /// Where service-graph metrics for OTLP come from; asked at each reading. Only the first source counts.
+    pub fn relate(&self, source: impl Fn() -> Vec<Relation> + Send + Sync + 'static) {
+        self.relations.get_or_init(|| Relations::new(Box::new(source)));
+    }
+
+    pub(super) fn relations(&self) -> Option<&Relations> {
+        self.relations.get()
     }
 
     /// Which calls may become exemplars: those whose spans are exported, so that an exemplar leads somewhere.

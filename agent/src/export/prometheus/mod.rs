@@ -5,7 +5,7 @@ mod page;
 mod server;
 mod text;
 
-pub use own::{FeedState, Program, Relation, Seconds, Snapshot};
+pub use own::{FeedState, Program, Snapshot};
 pub use server::{ListenError, Page, Server};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::text::{Bucket, Kind, Labels, Text};
 use crate::export::ledger::Ledger;
 use crate::export::metrics::Metrics;
+use crate::export::relations::{COUNTERS, HISTOGRAMS, Relation, counts};
 
 /// What other layers count, as it is now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,30 +46,6 @@ pub struct FeedState {
     pub age: Option<f64>,
     /// Failures by reason.
     pub errors: Vec<(&'static str, u64)>,
-}
-
-/// Calls between two services, as service-graph panels of Grafana read them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Relation {
-    /// Who calls.
-    pub client: Arc<str>,
-    /// Who answers.
-    pub server: Arc<str>,
-    /// Calls, each once.
-    pub calls: u64,
-    /// Of them, those that failed.
-    pub failed: u64,
-    /// Durations that the client's ends told of, then those that the servers' ends did.
-    pub seconds: [Seconds; 2],
-}
-
-/// Durations in buckets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Seconds {
-    /// Bound and number of observations up to it; the last bound is infinite.
-    pub buckets: Vec<(f64, u64)>,
-    /// Sum, seconds.
-    pub sum: f64,
 }
 
 /// A kernel program's own account.
@@ -200,22 +177,18 @@ fn graph<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
     let labels = |relation: &Relation| {
         pair(("client", &relation.client), ("server", &relation.server)).with("connection_type", "")
     };
-    let count =
-        |of: fn(&Relation) -> u64| now.relations.iter().map(move |relation| (labels(relation), of(relation) as f64));
-    Family::counter("traces_service_graph_request", "Calls between two services, each once.")
-        .write(text, count(|relation| relation.calls))?;
-    Family::counter("traces_service_graph_request_failed", "Of them, those that failed.")
-        .write(text, count(|relation| relation.failed))?;
-    let families = [
-        ("traces_service_graph_request_client_seconds", "Duration of calls as their clients saw them."),
-        ("traces_service_graph_request_server_seconds", "Duration of calls as their servers saw them."),
-    ];
-    for (side, (family, help)) in families.into_iter().enumerate() {
+    for (which, family) in COUNTERS.iter().enumerate() {
+        let count = |relation: &Relation| counts(relation).get(which).copied().unwrap_or_default();
+        let samples = now.relations.iter().map(|relation| (labels(relation), count(relation) as f64));
+        // The format adds `_total` itself.
+        Family::counter(family.name.strip_suffix("_total").unwrap_or(family.name), family.help).write(text, samples)?;
+    }
+    for (side, family) in HISTOGRAMS.iter().enumerate() {
         let told = |relation: &&Relation| relation.seconds.get(side).is_some_and(|seconds| !seconds.buckets.is_empty());
         let mut head = false;
         for relation in now.relations.iter().filter(told) {
             if !std::mem::replace(&mut head, true) {
-                text.family(family, Kind::Histogram, "seconds", help)?;
+                text.family(family.name, Kind::Histogram, "seconds", family.help)?;
             }
             let Some(seconds) = relation.seconds.get(side) else { continue };
             let buckets = seconds.buckets.iter().map(|&(bound, count)| Bucket { bound, count, exemplar: None });

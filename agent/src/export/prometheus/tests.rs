@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::text::{Format, Labels, name};
 use super::*;
-use crate::export::{Bound, Ledger, Metrics, Node, Outcome, Signal};
+use crate::export::{Bound, Ledger, Metrics, Node, Outcome, Relation, Seconds, Signal};
 use crate::model::semconv::Value;
 use crate::model::{Exchange, Kind, Operation, Service, example};
 
@@ -48,6 +48,7 @@ fn content(metrics: Arc<Metrics>) -> Page {
         relations: vec![Relation {
             client: "curl".into(),
             server: "shop".into(),
+            since: 1,
             calls: 3,
             failed: 1,
             seconds: [Seconds::default(), Seconds { buckets: vec![(0.1, 2), (f64::INFINITY, 3)], sum: 0.5 }],

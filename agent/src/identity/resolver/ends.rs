@@ -1,7 +1,7 @@
 //! Both ends of connections: who each is.
 
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use weir_common::conn::{Known, Owner, Role};
@@ -88,7 +88,7 @@ impl Resolver {
             (service.evidence != Evidence::Unknown).then_some(service)
         });
         if exchange.peer.is_none() {
-            exchange.peer = self.book.at(connection.remote, !server).cloned();
+            exchange.peer = self.known(connection.remote, !server);
         }
     }
 
@@ -106,10 +106,16 @@ impl Resolver {
     }
 
     /// Who is at the other end of a connection: the service that uses `mirror`, where that is known, else who has its
-    /// address in the cluster.
+    /// address in the cluster or answers there on another host.
     pub fn peer(&mut self, connection: &Connection, mirror: Option<&Connection>, at: u64) -> Option<Arc<Service>> {
         let proven = mirror.and_then(|mirror| self.proven(mirror, at));
-        proven.or_else(|| self.book.at(connection.remote, connection.role == model::Role::Client).cloned())
+        proven.or_else(|| self.known(connection.remote, connection.role == model::Role::Client))
+    }
+
+    /// Who is known to be at an address, in the cluster or on another host; where `answers`, it was connected to.
+    fn known(&self, remote: SocketAddr, answers: bool) -> Option<Arc<Service>> {
+        let elsewhere = || self.settings.hosts.at(remote).filter(|_| answers);
+        self.book.at(remote, answers).or_else(elsewhere).cloned()
     }
 
     /// As [`Self::at_end_of`], where it is known.
@@ -127,7 +133,7 @@ impl Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr, TcpListener};
+    use std::net::{IpAddr, TcpListener};
     use std::process::{Command, Stdio};
 
     use weir_common::conn::Ends;

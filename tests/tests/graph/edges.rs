@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_tests::agent::Agent;
 use weir_tests::ledger::count;
+use weir_tests::netns::NetNs;
 use weir_tests::peers::proxy::{Kind, Proxy};
 use weir_tests::peers::runtime::{Ask, Runtime, Serve, ask, script};
 use weir_tests::peers::{load, nginx::Nginx};
@@ -161,7 +162,86 @@ fn what_fails_and_what_is_no_http_are_edges() -> Result<()> {
         edge("redis-cli", cache, "tcp", redis_port, Edge { connections: 4, observed: client(), ..Edge::default() }),
     ]);
     is(&agent, &[nobody, redis_port, nginx.port()], &expected)?;
+    // A pool is an edge while it is open.
+    let mut pool = Wire::connect(([127, 0, 0, 1], redis_port).into())?;
+    pool.send("PING\r\n")?;
+    ensure!(pool.read_until(b"\r\n")? == Some(b"+PONG\r\n".to_vec()));
+    let open = || -> Result<u64> {
+        let graph = agent.json(&["graph"])?;
+        let rows = graph["edges"].as_array().context("no edges")?;
+        rows.iter().filter(|row| row["server_port"] == redis_port).map(|row| number(row, "open_connections")).sum()
+    };
+    wait::until(Duration::from_secs(10), "the open connection", || Ok((open()? == 1).then_some(())))?;
+    drop(pool);
+    wait::until(Duration::from_secs(10), "its end", || Ok((open()? == 0).then_some(())))?;
     drop(redis);
+    agent.finish()
+}
+
+/// What was said of the one edge to a port: calls, aborted calls, connections, failed ones, classes of errors.
+fn fate(agent: &Agent, port: u16) -> Result<Option<Fate>> {
+    let graph = agent.json(&["graph"])?;
+    let rows = graph["edges"].as_array().context("no edges")?;
+    let mut of_port = rows.iter().filter(|row| row["server_port"] == port);
+    let Some(row) = of_port.next() else { return Ok(None) };
+    ensure!(of_port.next().is_none(), "more than one edge to {port}: {graph}");
+    let counts = ["calls", "aborted", "connections", "failed_connections"].map(|key| row[key].as_u64().unwrap_or(99));
+    let classes = row["errors_by_class"].as_object().context("no classes")?;
+    let classes = classes.iter().map(|(class, count)| format!("{class} {count}")).collect();
+    Ok(Some((text(row, "/protocol")?, counts, classes)))
+}
+
+type Fate = (String, [u64; 4], Vec<String>);
+
+#[test]
+fn what_is_reset_or_never_answered_is_an_edge() -> Result<()> {
+    let answering = Server::start(|mut wire| {
+        wire.request()?;
+        wire.reset()
+    })?;
+    let silent = Server::start(|mut wire| wire.read_to_end().map(drop))?;
+    let rude = Server::start(|mut wire| {
+        wire.read_exact(1)?;
+        wire.reset()
+    })?;
+    let (here, there) = (NetNs::new("here")?, NetNs::new("there")?);
+    NetNs::cable((&here, "out", &["10.79.0.1/24"]), (&there, "in", &["10.79.0.2/24"]))?;
+    there.rules("table ip t { chain c { type filter hook input priority 0; tcp dport 8099 drop; } }")?;
+    let agent = Agent::start(&[])?;
+    let curl = |arguments: &[&str], code: i32| -> Result<()> {
+        let said = process::say(Command::new(program("curl")?).arg("-s").args(arguments), Duration::from_secs(20))?;
+        ensure!(said.code == code, "curl {arguments:?} ended with {}", said.code);
+        Ok(())
+    };
+    // Reset in a call; given up by the client; reset before a call; no answer to the first segment.
+    for _ in 0..2 {
+        curl(&[&format!("http://{}/", answering.address())], 56)?;
+    }
+    curl(&["-m", "1", &format!("http://{}/", silent.address())], 28)?;
+    let mut wire = Wire::connect(rude.address())?;
+    wire.send("?")?;
+    ensure!(wire.read_to_end().is_err(), "it was not reset");
+    drop(wire);
+    let mut never = here.command("curl")?;
+    never.args(["-s", "--connect-timeout", "1", "http://10.79.0.2:8099/"]);
+    ensure!(process::say(&mut never, Duration::from_secs(20))?.code == 28);
+    let http = || "http".to_owned();
+    for (port, expected) in [
+        (answering.port(), (http(), [2, 2, 0, 0], vec!["reset 2".to_owned()])),
+        (silent.port(), (http(), [1, 1, 0, 0], vec!["client_aborted 1".to_owned()])),
+        (rude.port(), ("tcp".to_owned(), [0, 0, 1, 0], vec!["connection_reset 1".to_owned()])),
+        (8099, ("tcp".to_owned(), [0, 0, 1, 1], vec!["no_answer 1".to_owned()])),
+    ] {
+        let mut last = None;
+        let reached = wait::until(Duration::from_secs(10), "the edge", || {
+            last = fate(&agent, port)?;
+            Ok((last.as_ref() == Some(&expected)).then_some(()))
+        });
+        reached.with_context(|| format!("found {last:?}, expected {expected:?}"))?;
+    }
+    for server in [answering, silent, rude] {
+        server.stop()?;
+    }
     agent.finish()
 }
 
