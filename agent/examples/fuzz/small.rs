@@ -171,6 +171,7 @@ fn exchange() -> Option<Exchange> {
         by: Thread::default(),
         service: Arc::new(Service::unknown()),
         mirror: None,
+        elsewhere: false,
         peer: None,
         start_unix_ns: 0,
         verdict: Verdict::Allowed,

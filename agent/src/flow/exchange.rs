@@ -41,6 +41,7 @@ impl Seen<'_> {
             connection: Arc::clone(connection),
             service: Arc::clone(self.service),
             mirror: self.mirror.clone(),
+            elsewhere: self.elsewhere,
             peer: None,
             start_unix_ns: self.start_unix_ns,
             verdict: Verdict::Allowed,

@@ -60,6 +60,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         by: Thread::default(),
         service: Arc::new(Service::unknown()),
         mirror: None,
+        elsewhere: false,
         peer: None,
         start_unix_ns: 1_700_000_000_000_000_000,
         verdict: Verdict::Allowed,

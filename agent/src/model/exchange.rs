@@ -33,8 +33,9 @@ pub struct Ids {
     pub span: [u8; 8],
     /// Parent's span id, only where it is proven.
     pub parent: Option<[u8; 8]>,
-    /// The span at the other end, where that has another trace id: a call that was joined to the one that caused it,
-    /// and that ends at another node, which can't know.
+    /// A span that belongs to this call and has another trace id. The span at the other end, on a node of which nothing is
+    /// known: it can't know what this call was joined to. Or the span that caused this call, whose other end is told by
+    /// another host's agent as this call's child.
     pub link: Option<Link>,
 }
 
@@ -98,6 +99,8 @@ pub struct Exchange {
     /// The connection's other end, where it is observed on this node too: then the same call is told twice, as the
     /// client's and as the server's, whose parent is the client's span. Its owner is the peer.
     pub mirror: Option<Arc<Connection>>,
+    /// The other end is told by the agent of another host.
+    pub elsewhere: bool,
     /// The other end's service, where it is proven.
     pub peer: Option<Arc<Service>>,
     /// Start of the call, nanoseconds since the Unix epoch.

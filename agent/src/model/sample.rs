@@ -17,6 +17,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
     Exchange {
         service: Arc::new(service),
         mirror: None,
+        elsewhere: false,
         peer: Some(Arc::new(peer)),
         start_unix_ns: START_UNIX_NS,
         ..example::exchange(kind)

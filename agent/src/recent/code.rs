@@ -57,6 +57,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<Exchange> {
         by: from.thread()?,
         service: Arc::new(decode_service(&mut from)?),
         mirror: from.option(decode_connection)?.map(Arc::new),
+        elsewhere: false,
         peer: from.option(decode_service)?.map(Arc::new),
         start_unix_ns: from.number()?,
         verdict: match from.number()? {

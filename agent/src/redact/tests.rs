@@ -49,6 +49,7 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
         by: Thread::default(),
         service: Arc::new(Service { name: Arc::from("shop"), process: Some(process), ..Service::unknown() }),
         mirror: None,
+        elsewhere: false,
         peer: None,
         start_unix_ns: 1,
         verdict: Verdict::Allowed,

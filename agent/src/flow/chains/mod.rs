@@ -26,7 +26,9 @@
 //!
 //! **Trace ids.** A call that gets a parent takes the parent's trace id. Where its other end is observed by the same
 //! agent, that end does too, and so on down the chain. Another node computes its ids from the wire, which no header tells
-//! about the chain: there the call keeps a span link to the span at the other end, in that span's own trace.
+//! about the chain: there the call keeps a span link to the span at the other end, in that span's own trace. Where that
+//! node is known to have an agent (`hosts`), whose span is the call's child, the call stays in the trace of the wire, and
+//! its parent is a link.
 
 mod held;
 mod incoming;
@@ -43,7 +45,7 @@ use self::incoming::{Found, Incoming};
 use self::memory::Memory;
 use super::exchange;
 use crate::meter::{Count, Meter};
-use crate::model::{Exchange, Http, Kind, Operation};
+use crate::model::{Exchange, Http, Kind, Link, Operation};
 use crate::proto::Begun;
 
 /// How long after its answer a request may still be the parent of a call that carries its ids, nanoseconds.
@@ -380,8 +382,13 @@ fn by_none(call: &Exchange) -> bool {
 }
 
 /// The call belongs to this trace. Its other end does too, where it is observed here; else it can't know, and is linked.
+/// Where another host's agent tells it as this call's child, both stay in the trace of the wire, and the parent is linked.
 fn join(call: &mut Exchange, trace: Trace) {
     if call.ids.trace == trace {
+        return;
+    }
+    if call.kind == Kind::Client && call.elsewhere {
+        call.ids.link = call.ids.parent.take().map(|span| Link { trace, span });
         return;
     }
     if call.kind == Kind::Client && call.mirror.is_none() {
