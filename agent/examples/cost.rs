@@ -69,6 +69,7 @@ fn main() -> Result<(), BadTemplate> {
             by: Thread::default(),
             service: Arc::new(Service::unknown()),
             mirror: None,
+            elsewhere: false,
             peer: None,
             start_unix_ns: 0,
             verdict: Verdict::Allowed,
