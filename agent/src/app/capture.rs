@@ -95,7 +95,7 @@ impl Capture {
                 self.clock.refresh();
             }
             self.hand_over(&mut out, now);
-            let pause = if Reader::is_burst(records) { Duration::ZERO } else { self.reader.pause(records) };
+            let pause = if Reader::is_burst(records) { Duration::ZERO } else { self.reader.pause() };
             match self.asks.recv_timeout(pause) {
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(ask) => self.answer(ask),

@@ -16,12 +16,19 @@ const LONGEST: Duration = Duration::from_millis(10);
 const RATE: u64 = 100 << 20;
 /// Records taken in one drain before time is given to others.
 const BURST: usize = 8192;
+/// Part of the ring that a drain is to find filled: each one costs the observed programs a switch of threads and a part
+/// of their caches, so there should be few; what comes during a late one must still fit.
+const FILL: usize = 16;
 
 /// Reads records in order.
 pub struct Reader {
     ring: RingBuf<MapData>,
     sleep: Duration,
     longest: Duration,
+    /// Bytes that a drain is to find.
+    target: usize,
+    /// Bytes that the last one found.
+    found: usize,
 }
 
 impl std::fmt::Debug for Reader {
@@ -35,15 +42,18 @@ impl Reader {
     #[must_use]
     pub fn new(ring: RingBuf<MapData>, bytes: u32) -> Self {
         let fills = Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / RATE);
-        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills) }
+        let target = bytes as usize / FILL;
+        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills), target, found: 0 }
     }
 
     /// Hands every record that is there to `take`, at most [`BURST`]; returns how many.
     pub fn drain(&mut self, meter: &Meter, mut take: impl FnMut(Event<'_>)) -> usize {
         let mut records = 0;
+        self.found = 0;
         while records < BURST {
             let Some(item) = self.ring.next() else { break };
             records += 1;
+            self.found += item.len();
             match decode::decode(&item) {
                 Some(event) => take(event),
                 None => meter.add(Count::LostUndecodable, 1),
@@ -58,13 +68,17 @@ impl Reader {
         records >= BURST
     }
 
-    /// How long to sleep after a drain of `records`: twice as long after an empty one, half as long after a full one.
-    pub fn pause(&mut self, records: usize) -> Duration {
-        self.sleep = match records {
-            0 => (self.sleep * 2).min(self.longest),
-            1..512 => self.sleep,
-            _ => (self.sleep / 2).max(SHORTEST).min(self.longest),
-        };
+    /// How long to sleep after a drain: half as long where it found more than it should, twice as long where it found
+    /// little.
+    pub fn pause(&mut self) -> Duration {
+        self.sleep = if self.found > self.target {
+            (self.sleep / 2).max(SHORTEST)
+        } else if self.found < self.target / 4 {
+            self.sleep * 2
+        } else {
+            self.sleep
+        }
+        .min(self.longest);
         self.sleep
     }
 }
