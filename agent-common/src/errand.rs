@@ -67,4 +67,8 @@ impl Doubt {
     pub const UNKNOWN: Self = Self(6);
     /// The process had taken many requests before its first call, so that those under way then are not known.
     pub const NEW: Self = Self(7);
+    /// Something else waited for the socket from which the thread has taken its request, or that was pipelined.
+    pub const SHARED: Self = Self(8);
+    /// The thread has taken its request from a non-blocking socket, so that it may have others to wait for.
+    pub const FREE: Self = Self(9);
 }

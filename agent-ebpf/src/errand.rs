@@ -23,8 +23,8 @@ use crate::{emit, knobs, track};
 pub(crate) struct Walk {
     /// Its process.
     tgid: u32,
-    /// 1: it serves many connections at once. It stays so.
-    looped: u32,
+    /// A `states`.
+    state: u32,
     /// Id of its errand; 0: none.
     at: u64,
     /// Requests that it has taken and that nobody has answered.
@@ -33,6 +33,18 @@ pub(crate) struct Walk {
     sent: u32,
     /// Those of which it has begun to read the response.
     got: u32,
+}
+
+/// How a thread works.
+mod states {
+    /// It takes one request at a time, as far as has been seen.
+    pub(super) const ONE: u32 = 0;
+    /// As `ONE`, but it may not be alone with the request that it has taken last.
+    pub(super) const SHARED: u32 = 1;
+    /// As `ONE`, but its read would have returned without waiting.
+    pub(super) const FREE: u32 = 2;
+    /// It serves many connections at once. It stays so.
+    pub(super) const LOOP: u32 = 3;
 }
 
 /// A process that takes requests.
@@ -89,6 +101,9 @@ pub(crate) fn ends(conn: &mut Conn) {
         add(&mut walk.pending, -1);
         if walk.at == conn.errand {
             walk.at = 0;
+            if walk.state != states::LOOP {
+                walk.state = states::ONE;
+            }
         }
     }
     conn.reader = 0;
@@ -119,7 +134,7 @@ fn answers(conn: &mut Conn, by: Thread) -> Errand {
         None => Doubt::UNKNOWN,
         _ if by.tid == 0 => Doubt::UNKNOWN,
         _ if by.tid != conn.reader => Doubt::OTHER,
-        Some(walk) if walk.at != id || walk.looped != 0 => Doubt::MIXED,
+        Some(walk) if walk.at != id || walk.state != states::ONE => Doubt::MIXED,
         Some(walk) if walk.sent != walk.got => Doubt::UNREAD,
         Some(_) => Doubt::NONE,
     };
@@ -143,8 +158,11 @@ fn asks(conn: &mut Conn, by: Thread, seq: u32, at: u64) -> Result<u64, Doubt> {
         return Err(Doubt::NEW);
     }
     let Some(walk) = walk(by.tid) else { return Err(Doubt::IDLE) };
-    if walk.looped != 0 {
-        return Err(Doubt::LOOP);
+    match walk.state {
+        states::ONE => {}
+        states::SHARED => return Err(Doubt::SHARED),
+        states::FREE => return Err(Doubt::FREE),
+        _ => return Err(Doubt::LOOP),
     }
     if walk.at == 0 || walk.tgid != by.tgid {
         return Err(Doubt::IDLE);
@@ -214,17 +232,22 @@ fn takes(conn: &mut Conn, sk: u64) {
     walk.at = 0;
     walk.sent = 0;
     walk.got = 0;
-    if walk.looped != 0 {
+    if walk.state == states::LOOP {
         return;
     }
-    let watched = watched(sk);
-    if walk.pending != 0 || rings() || (watched && nonblocking(sk)) {
-        walk.looped = 1;
+    let (watched, free) = (watched(sk), nonblocking(sk));
+    if walk.pending != 0 || rings() || (watched && free) {
+        walk.state = states::LOOP;
         return;
     }
     add(&mut walk.pending, 1);
     conn.reader = tid;
-    if !watched && !piped && now >= caller.blind {
+    if free {
+        walk.state = states::FREE;
+    } else if watched || piped || now < caller.blind {
+        walk.state = states::SHARED;
+    } else {
+        walk.state = states::ONE;
         walk.at = now;
         conn.errand = now;
     }
@@ -246,7 +269,7 @@ fn receives(conn: &mut Conn, sk: u64) {
     }
     walk.got += 1;
     if watched(sk) && nonblocking(sk) {
-        walk.looped = 1;
+        walk.state = states::LOOP;
     }
 }
 
@@ -271,7 +294,7 @@ fn walk_of<'a>(tgid: u32, tid: u32) -> Option<&'a mut Walk> {
         return Some(walk);
     }
     // None, or one of a thread whose end was not seen.
-    let new = Walk { tgid, looped: 0, at: 0, pending: 0, sent: 0, got: 0 };
+    let new = Walk { tgid, state: states::ONE, at: 0, pending: 0, sent: 0, got: 0 };
     // SAFETY: the map's key and value types, alive.
     unsafe {
         bpf_map_update_elem(WALKS.as_ptr(), (&raw const tid).cast(), (&raw const new).cast(), 0);

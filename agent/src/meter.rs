@@ -60,8 +60,14 @@ pub enum Count {
     ChainOwnSpan,
     /// Several requests under way had the ids that it carries.
     ChainSeveral,
+    /// The request that had the ids which it carries was answered long before.
+    ChainEnded,
     /// The thread had taken no request.
     ChainIdle,
+    /// Something else waited for the socket from which the thread read its request, or the request was pipelined.
+    ChainShared,
+    /// The thread read its request from a non-blocking socket.
+    ChainFree,
     /// The thread serves many connections at once.
     ChainLoop,
     /// The thread took another request before its answer, or the answer began before the call.
@@ -86,7 +92,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -107,7 +113,10 @@ impl Count {
         Self::ChainNoRequest,
         Self::ChainOwnSpan,
         Self::ChainSeveral,
+        Self::ChainEnded,
         Self::ChainIdle,
+        Self::ChainShared,
+        Self::ChainFree,
         Self::ChainLoop,
         Self::ChainMixed,
         Self::ChainOther,
@@ -144,6 +153,9 @@ impl Count {
             Self::ChainNoRequest => (Unit::Chain, "none", "no_request"),
             Self::ChainOwnSpan => (Unit::Chain, "none", "own_span"),
             Self::ChainSeveral => (Unit::Chain, "none", "several_requests"),
+            Self::ChainEnded => (Unit::Chain, "none", "ended_request"),
+            Self::ChainShared => (Unit::Chain, "none", "shared_socket"),
+            Self::ChainFree => (Unit::Chain, "none", "nonblocking_socket"),
             Self::ChainIdle => (Unit::Chain, "none", "idle_thread"),
             Self::ChainLoop => (Unit::Chain, "none", "event_loop"),
             Self::ChainMixed => (Unit::Chain, "none", "interleaved"),
@@ -160,9 +172,15 @@ impl Count {
 }
 
 /// The agent's counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     counts: [AtomicU64; Count::ALL.len()],
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; Count::ALL.len()] }
+    }
 }
 
 impl Meter {

@@ -24,6 +24,9 @@ pub struct Call {
     pub span_id: String,
     /// 16 hex digits.
     pub parent_span_id: Option<String>,
+    /// Spans of other traces that belong to it.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Side of the observer.
     pub kind: Kind,
     /// RFC 3339 with nanoseconds, UTC.
@@ -48,6 +51,15 @@ pub struct Call {
     pub verdict: String,
     /// A head was longer than what was kept of it.
     pub truncated: bool,
+}
+
+/// A span of another trace.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Link {
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits.
+    pub span_id: String,
 }
 
 /// Resource attributes of the observed process.

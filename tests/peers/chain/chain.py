@@ -6,6 +6,7 @@ they came.
 """
 import asyncio
 import queue
+import selectors
 import sys
 import threading
 import time
@@ -56,6 +57,18 @@ def threads(jobs):
         ask(*job)
 
 
+def instrumented(jobs):
+    """With spans of its own: each call's is written down beside the call."""
+    for who, k, headers in jobs:
+        inside = TRACER.start_as_current_span("in", context=propagate.extract(headers), kind=trace.SpanKind.SERVER)
+        with inside, TRACER.start_as_current_span("out", kind=trace.SpanKind.CLIENT) as span:
+            own = {}
+            propagate.inject(own)
+            ask(who, k, own)
+            ids = span.get_span_context()
+            LOG.write(f"span {who} {k} {ids.trace_id:032x} {ids.span_id:016x}\n")
+
+
 def pool(jobs):
     for done in [POOL.submit(ask, *job) for job in jobs]:
         done.result()
@@ -72,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         _, _, who, count = self.path.split("/")
-        {"threads": threads, "pool": pool, "batch": batch}[KIND]([(who, k, passed(self.headers)) for k in range(int(count))])
+        {"threads": threads, "pool": pool, "batch": batch, "sdk": instrumented}[KIND]([(who, k, passed(self.headers)) for k in range(int(count))])
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -118,7 +131,16 @@ async def asynchronous():
 
 if KIND == "aiohttp":
     asyncio.run(asynchronous())
+elif KIND == "aiohttp-poll":
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.PollSelector())) as runner:
+        runner.run(asynchronous())
 else:
+    if KIND == "sdk":
+        from opentelemetry import propagate, trace
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        TRACER = trace.get_tracer("chain")
     threading.Thread(target=timer, daemon=True).start()
     threading.Thread(target=flush, daemon=True).start()
     Server(("127.0.0.1", PORT), Handler).serve_forever()

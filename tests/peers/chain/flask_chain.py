@@ -1,5 +1,7 @@
-"""As chain.py: Flask with requests, run by gunicorn with synchronous workers."""
+"""As chain.py: Flask with requests, run by gunicorn with synchronous workers, or with gevent's."""
 import os
+import threading
+import time
 
 import requests
 from flask import Flask, request
@@ -19,3 +21,13 @@ def answer(who, count):
         session.get(f"{UP}/out/{who}/{k}", headers=headers, timeout=10)
         LOG.write(f"{who} {k}\n")
     return "ok"
+
+
+def timer():
+    for i in range(10**9):
+        time.sleep(0.005)
+        requests.get(f"{UP}/bg/{os.getpid()}-{i}", timeout=10)
+        LOG.write(f"bg {i}\n")
+
+
+threading.Thread(target=timer, daemon=True).start()

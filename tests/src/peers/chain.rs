@@ -24,10 +24,16 @@ pub enum Middle {
     PythonPool,
     /// The same, but a thread calls later, for several requests at a time.
     PythonBatch,
+    /// The same, with the OpenTelemetry SDK.
+    Instrumented,
     /// gunicorn with two synchronous workers; Flask and requests.
     Flask,
+    /// The same with a worker of gevent: threads that are none for the kernel.
+    Gevent,
     /// aiohttp at both ends, one thread.
     Aiohttp,
+    /// The same, waiting with `poll` rather than `epoll`.
+    AiohttpPoll,
     /// Node `http` at both ends.
     Node,
     /// Go `net/http` at both ends.
@@ -36,21 +42,6 @@ pub enum Middle {
     Java,
     /// The same, but a second pool of threads calls.
     JavaPool,
-}
-
-impl Middle {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::PythonThreads,
-        Self::PythonPool,
-        Self::PythonBatch,
-        Self::Flask,
-        Self::Aiohttp,
-        Self::Node,
-        Self::Go,
-        Self::Java,
-        Self::JavaPool,
-    ];
 }
 
 /// A running one.
@@ -78,14 +69,17 @@ impl Chain {
             Middle::PythonThreads => chain("threads")?,
             Middle::PythonPool => chain("pool")?,
             Middle::PythonBatch => chain("batch")?,
+            Middle::Instrumented => chain("sdk")?,
             Middle::Aiohttp => chain("aiohttp")?,
+            Middle::AiohttpPoll => chain("aiohttp-poll")?,
             Middle::Node => node("chain/chain.mjs")?,
             Middle::Go => go("chain")?,
-            Middle::Java => java("Chain")?,
-            Middle::JavaPool => java("Chain")?,
-            Middle::Flask => {
+            Middle::Java | Middle::JavaPool => java("Chain")?,
+            Middle::Flask | Middle::Gevent => {
                 let mut command = Command::new(place::cached("venv/bin/gunicorn")?);
-                command.args(["-w", "2", "-k", "sync", "-b", &format!("127.0.0.1:{port}"), "flask_chain:app"]);
+                let workers =
+                    if middle == Middle::Flask { ["-w", "2", "-k", "sync"] } else { ["-w", "1", "-k", "gevent"] };
+                command.args(workers).args(["-b", &format!("127.0.0.1:{port}"), "flask_chain:app"]);
                 command.current_dir(place::sources().join("peers/chain"));
                 command.env("CHAIN_LOG", &log).env("CHAIN_UP", up).env("PYTHONDONTWRITEBYTECODE", "1");
                 command
@@ -96,7 +90,7 @@ impl Chain {
             Middle::JavaPool => last = Some("pool"),
             _ => {}
         }
-        if middle != Middle::Flask {
+        if !matches!(middle, Middle::Flask | Middle::Gevent) {
             command.arg(port.to_string()).arg(&log).arg(up).args(last);
         }
         let process = Process::start(command, "chain", &scratch)?;

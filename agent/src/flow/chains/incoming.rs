@@ -5,12 +5,17 @@ use std::hash::BuildHasher as _;
 
 use foldhash::fast::RandomState;
 
+use super::memory::Memory;
 use super::{AFTERWARDS, DOUBT, PATIENCE, Span, Trace};
 use crate::model::{Call, TraceContext};
 use crate::proto::Begun;
 
-/// Requests that are remembered. One that does not fit makes all carried ids doubtful for a while.
-const MOST: usize = 16_384;
+/// Requests that are remembered. For a new one the one that ended first is forgotten.
+const MOST: usize = 32_768;
+/// Ids that are known to have come from outside, so that nobody takes them for the application's own.
+const SEEN: usize = 65_536;
+/// For how long, nanoseconds.
+const SEEN_FOR: u64 = 600_000_000_000;
 
 /// What a request carries, as one number: a hash under a key of this process.
 pub(super) fn key(context: Option<TraceContext>, request_id: Option<u64>) -> Option<u64> {
@@ -25,6 +30,8 @@ pub(super) enum Found {
     /// One request; its trace id, once it is final.
     One(Span, Option<Trace>),
     Several,
+    /// Requests that were answered too long before.
+    Ended,
     /// Something was lost: there may be others.
     Doubt,
 }
@@ -47,13 +54,16 @@ pub(super) struct Incoming {
     ended: VecDeque<(u64, Span)>,
     /// Until when carried ids prove nothing, by process.
     doubt: HashMap<u32, u64, RandomState>,
+    /// When the last one ended of those that are forgotten: who called before may miss it.
+    horizon: Option<u64>,
+    seen: Memory<(u32, u64), (), SEEN>,
 }
 
 impl Incoming {
     /// A process took a request.
     pub(super) fn begun(&mut self, span: Span, tgid: u32, begun: &Begun) {
         let Some(key) = key(begun.context, begun.request_id) else { return };
-        if self.requests.len() >= MOST {
+        if self.requests.len() >= MOST && !self.forget_first() {
             self.doubt(tgid, begun.first.at);
             return;
         }
@@ -88,20 +98,22 @@ impl Incoming {
 
     /// The request of this process that a call passes the ids of.
     pub(super) fn find(&self, tgid: u32, key: u64, call: &Call) -> Found {
-        let Some(spans) = self.carriers.get(&(tgid, key)) else { return Found::Nothing };
+        let Some(spans) = self.carriers.get(&(tgid, key)) else {
+            return if self.seen.get(&(tgid, key)).is_some() { Found::Ended } else { Found::Nothing };
+        };
         let sent = call.request.first.at;
-        let last = call.response.map_or(call.request.last_at, |response| response.last_at);
         let doubt = self.doubt.get(&tgid).copied().unwrap_or(0);
-        if sent < doubt || last.saturating_sub(sent) > PATIENCE {
+        let missed = self.horizon.is_some_and(|horizon| sent <= horizon.saturating_add(AFTERWARDS));
+        if sent < doubt || missed {
             return Found::Doubt;
         }
-        let mut found = Found::Nothing;
+        let mut found = Found::Ended;
         for span in spans {
             let Some(request) = self.requests.get(span) else { continue };
             if request.at > sent || (request.ended != 0 && request.ended.saturating_add(AFTERWARDS) < sent) {
                 continue;
             }
-            if found != Found::Nothing {
+            if found != Found::Ended {
                 return Found::Several;
             }
             found = Found::One(*span, request.trace);
@@ -114,20 +126,26 @@ impl Incoming {
         if !self.doubt.is_empty() {
             self.doubt.retain(|_, until| *until > now.saturating_sub(2 * PATIENCE));
         }
-        let before = now.saturating_sub(AFTERWARDS + 2 * PATIENCE);
-        while let Some((at, span)) = self.ended.front().copied() {
-            if at >= before {
-                break;
-            }
-            self.ended.pop_front();
-            let Some(request) = self.requests.remove(&span) else { continue };
-            let place = (request.tgid, request.key);
-            if let Some(spans) = self.carriers.get_mut(&place) {
+        let before = now.saturating_sub(AFTERWARDS + PATIENCE);
+        while self.ended.front().is_some_and(|(at, _)| *at < before) {
+            self.forget_first();
+        }
+        self.seen.forget(now.saturating_sub(SEEN_FOR));
+    }
+
+    /// Forgets the one that ended first; false: none has ended.
+    fn forget_first(&mut self) -> bool {
+        let Some((at, span)) = self.ended.pop_front() else { return false };
+        self.horizon = self.horizon.max(Some(at));
+        if let Some(Request { tgid, key, .. }) = self.requests.remove(&span) {
+            if let Some(spans) = self.carriers.get_mut(&(tgid, key)) {
                 spans.retain(|other| *other != span);
                 if spans.is_empty() {
-                    self.carriers.remove(&place);
+                    self.carriers.remove(&(tgid, key));
                 }
             }
+            self.seen.insert((tgid, key), (), at);
         }
+        true
     }
 }

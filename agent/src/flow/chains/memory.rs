@@ -1,58 +1,56 @@
-//! What is remembered of calls by their spans, for a while.
+//! What is remembered for a while.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
-/// Most that is remembered.
-const MOST: usize = 16_384;
-
-/// By span, in the order in which it was noticed.
+/// By a key, in the order in which it was noticed; at most `MOST`.
 #[derive(Debug)]
-pub(super) struct Memory<V> {
-    values: HashMap<[u8; 8], V, RandomState>,
-    order: VecDeque<(u64, [u8; 8])>,
+pub(super) struct Memory<K, V, const MOST: usize> {
+    values: HashMap<K, V, RandomState>,
+    order: VecDeque<(u64, K)>,
 }
 
-impl<V> Default for Memory<V> {
+impl<K, V, const MOST: usize> Default for Memory<K, V, MOST> {
     fn default() -> Self {
         Self { values: HashMap::default(), order: VecDeque::new() }
     }
 }
 
-impl<V> Memory<V> {
+impl<K: Copy + Eq + Hash, V, const MOST: usize> Memory<K, V, MOST> {
     /// Remembers; forgets the oldest where there is no room.
-    pub(super) fn insert(&mut self, span: [u8; 8], value: V, at: u64) {
+    pub(super) fn insert(&mut self, key: K, value: V, at: u64) {
         while self.order.len() >= MOST
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.values.remove(&oldest);
         }
-        self.put(span, value, at);
+        self.put(key, value, at);
     }
 
     /// Remembers where there is room.
-    pub(super) fn insert_if_room(&mut self, span: [u8; 8], value: V, at: u64) {
+    pub(super) fn insert_if_room(&mut self, key: K, value: V, at: u64) {
         if self.order.len() < MOST {
-            self.put(span, value, at);
+            self.put(key, value, at);
         }
     }
 
-    fn put(&mut self, span: [u8; 8], value: V, at: u64) {
-        if self.values.insert(span, value).is_none() {
-            self.order.push_back((at, span));
+    fn put(&mut self, key: K, value: V, at: u64) {
+        if self.values.insert(key, value).is_none() {
+            self.order.push_back((at, key));
         }
     }
 
-    pub(super) fn get(&self, span: &[u8; 8]) -> Option<&V> {
-        if self.values.is_empty() { None } else { self.values.get(span) }
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        if self.values.is_empty() { None } else { self.values.get(key) }
     }
 
-    pub(super) fn remove(&mut self, span: &[u8; 8]) -> Option<V> {
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         if self.values.is_empty() {
             return None;
         }
-        let value = self.values.remove(span);
+        let value = self.values.remove(key);
         // What was taken out leaves the order when it comes to its front.
         while self.order.front().is_some_and(|(_, first)| !self.values.contains_key(first)) {
             self.order.pop_front();
@@ -62,11 +60,11 @@ impl<V> Memory<V> {
 
     /// Forgets what is older.
     pub(super) fn forget(&mut self, before: u64) {
-        while let Some((at, span)) = self.order.front() {
-            if *at >= before && self.values.contains_key(span) {
+        while let Some((at, key)) = self.order.front() {
+            if *at >= before && self.values.contains_key(key) {
                 break;
             }
-            self.values.remove(span);
+            self.values.remove(key);
             self.order.pop_front();
         }
     }

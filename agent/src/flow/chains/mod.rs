@@ -9,17 +9,19 @@
 //!
 //! **The same thread.** A thread reads a request, sends others, reads their responses, and sends the answer, and takes no
 //! other request in between (`weir_common::errand`, `agent-ebpf/src/errand.rs`). It does not count for
-//! - a thread that reads a non-blocking socket on which an epoll instance waits, uses `io_uring`, or ever took a request
-//!   while another of its was not answered: it serves many at once. So are nginx, Node, asyncio, Go, Netty, tokio;
-//! - a socket that anything waits on while it is read;
+//! - a thread that reads its request from a non-blocking socket: it may have others to wait for. So do nginx, Node,
+//!   asyncio, gevent, Go, Netty, tokio; and servers of a thread for each connection that have time limits for reads;
+//! - a socket that anything else waits on while it is read;
+//! - a thread that ever read a non-blocking socket on which an epoll instance waited, used `io_uring`, or took a request
+//!   while another of its was not answered: it serves many at once;
 //! - an answer that another thread sends, and calls that another thread makes: thread pools that hand over;
 //! - calls whose response the thread has not begun to read when it answers: what is sent and forgotten, or by a timer;
 //! - pipelined requests, and what is sent after the answer began.
 //!
-//! Left is the assumption that a thread which waits for one socket at a time, from a request to its answer, works for
-//! that request alone. What would break it: a program that waits with `poll` or `select` for several connections and has
-//! timers of its own that call others, until it first takes two requests at a time; and bytes that TCP held back and that
-//! the call of another thread on the same socket pushed out.
+//! Left is the assumption that a thread which reads a request in a way that may block works for that request alone until
+//! it answers. What would break it: a program that waits with `poll` or `select` for several connections, reads them in
+//! blocking mode all the same, and has timers of its own that call others, until it first takes two requests at a time;
+//! and bytes that TCP held back and that the call of another thread on the same socket pushed out.
 //!
 //! **Waiting.** A call is told when its parent is settled: with the thread as proof, when the answer has been sent, at most
 //! [`PATIENCE`] after its own end; and at most [`MOST`] wait at a time. What is late goes without a parent.
@@ -54,6 +56,8 @@ const AFTERWARDS: u64 = 1_000_000_000;
 const PATIENCE: u64 = 10_000_000_000;
 /// Calls that wait at a time; the one that waits longest goes on for a new one.
 const MOST: usize = 8192;
+/// Calls of which something is remembered, of each kind.
+const REMEMBERED: usize = 16_384;
 /// How long carried ids prove nothing after records were lost, nanoseconds: how long a request may be under way that was
 /// not seen.
 const DOUBT: u64 = 60_000_000_000;
@@ -96,11 +100,11 @@ pub struct Chains {
     meter: Arc<Meter>,
     incoming: Incoming,
     /// Calls on an errand that have not ended; only they may get a parent by it.
-    asked: Memory<()>,
+    asked: Memory<Span, (), REMEMBERED>,
     /// Trace ids of clients' calls that were told, for the other end if that ends later.
-    settled: Memory<Trace>,
+    settled: Memory<Span, Trace, REMEMBERED>,
     /// Clients' calls that have not ended and whose other end was told already, under the ids of the wire.
-    given_up: Memory<()>,
+    given_up: Memory<Span, (), REMEMBERED>,
     held: Held,
 }
 
@@ -190,8 +194,8 @@ impl Chains {
         };
         match parent {
             Parent::None(why) => {
-                if matches!(why, Count::ChainSeveral | Count::ChainLost | Count::ChainNew) {
-                    // What its header names may be the parent of its parent.
+                if matches!(why, Count::ChainSeveral | Count::ChainEnded | Count::ChainLost | Count::ChainNew) {
+                    // What its header names is, or may be, the parent of its parent.
                     call.ids.parent = None;
                 }
                 self.meter.add(why, 1);
@@ -226,7 +230,8 @@ impl Chains {
             Found::One(span, trace) => return Parent::Is(span, trace),
             Found::Several => return Parent::None(Count::ChainSeveral),
             Found::Doubt => return Parent::None(Count::ChainLost),
-            Found::Nothing => {}
+            Found::Ended if context.is_some() => return Parent::None(Count::ChainEnded),
+            Found::Ended | Found::Nothing => {}
         }
         if by.errand == Errand::NONE {
             return Parent::None(Count::ChainNoRequest);
@@ -401,6 +406,8 @@ fn reason(doubt: Doubt) -> Count {
     match doubt {
         Doubt::NONE => Count::ChainNoRequest,
         Doubt::IDLE => Count::ChainIdle,
+        Doubt::SHARED => Count::ChainShared,
+        Doubt::FREE => Count::ChainFree,
         Doubt::LOOP => Count::ChainLoop,
         Doubt::MIXED => Count::ChainMixed,
         Doubt::OTHER => Count::ChainOther,
