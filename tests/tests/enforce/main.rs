@@ -2,6 +2,7 @@
 //! servers, with their own logs as witnesses (acceptance group E).
 
 mod admin;
+mod breaker;
 mod clients;
 mod evasion;
 mod evidence;
