@@ -51,6 +51,7 @@ impl Drop for Node {
 pub struct Agent {
     process: Process,
     settings: Vec<String>,
+    wrapper: Vec<String>,
     metrics: SocketAddr,
     scratch: Scratch,
     _node: Node,
@@ -67,8 +68,17 @@ impl Agent {
         Self::configured(None, settings)
     }
 
+    /// Starts it by a program that runs it (`unshare --fork`); killed with that one, it can't be ended in order.
+    pub fn under(wrapper: &[&str], settings: &[&str]) -> Result<Self> {
+        Self::wrapped(wrapper, None, settings)
+    }
+
     /// Starts it with a configuration file of this content, and settings beside it.
     pub fn configured(file: Option<&str>, settings: &[&str]) -> Result<Self> {
+        Self::wrapped(&[], file, settings)
+    }
+
+    fn wrapped(wrapper: &[&str], file: Option<&str>, settings: &[&str]) -> Result<Self> {
         let node = Node::take()?;
         let scratch = Scratch::new("agent")?;
         if let Some(content) = file {
@@ -81,8 +91,9 @@ impl Agent {
             "recent.memory=1GiB".to_owned(),
         ];
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
-        let process = launch(&all, &scratch)?;
-        let mut agent = Self { process, settings: all, metrics, scratch, _node: node };
+        let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let process = launch(&wrapper, &all, &scratch)?;
+        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -105,7 +116,7 @@ impl Agent {
     /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
     pub fn again(&mut self) -> Result<()> {
         ensure!(self.process.ended()?.is_some(), "the agent still runs");
-        self.process = launch(&self.settings, &self.scratch)?;
+        self.process = launch(&self.wrapper, &self.settings, &self.scratch)?;
         self.wait_ready()
     }
 
@@ -317,8 +328,15 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Result<(u16, 
     Ok((status, body.to_owned()))
 }
 
-fn launch(settings: &[String], scratch: &Scratch) -> Result<Process> {
-    let mut command = Command::new(place::weir()?);
+fn launch(wrapper: &[String], settings: &[String], scratch: &Scratch) -> Result<Process> {
+    let mut command = match wrapper {
+        [] => Command::new(place::weir()?),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(place::program(program)?);
+            command.args(arguments).arg(place::weir()?);
+            command
+        }
+    };
     command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
     let file = scratch.join(FILE);
     if file.exists() {

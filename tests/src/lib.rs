@@ -4,6 +4,7 @@
 //! doors; the truth comes from the applications' side (their logs, their counters, the bytes on their sockets).
 
 pub mod agent;
+pub mod bpf;
 pub mod call;
 pub mod cgroup;
 pub mod cluster;

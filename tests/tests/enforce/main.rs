@@ -10,6 +10,7 @@ mod limits;
 mod pairs;
 mod safety;
 mod shared;
+mod verdicts;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
