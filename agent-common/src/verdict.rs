@@ -283,8 +283,8 @@ pub struct SlotCount {
     pub connections: u64,
     /// Requests that were refused.
     pub requests: u64,
-    /// Connections and requests that would have been refused in enforce mode, or were only watched.
-    pub watched: u64,
+    /// Packets that asked for a connection and were refused unanswered.
+    pub attempts: u64,
     /// Segments of refused connections that were dropped.
     pub segments: u64,
 }

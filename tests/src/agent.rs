@@ -51,10 +51,9 @@ impl Drop for Node {
 pub struct Agent {
     process: Process,
     settings: Vec<String>,
+    wrapper: Vec<String>,
     metrics: SocketAddr,
     scratch: Scratch,
-    /// Name of the host that it runs on, where that is not this machine's.
-    host: Option<String>,
     _node: Option<Node>,
 }
 
@@ -69,18 +68,25 @@ impl Agent {
         Self::configured(None, settings)
     }
 
+    /// Starts it by a program that runs it (`unshare --fork`); killed with that one, it can't be ended in order.
+    pub fn under(wrapper: &[&str], settings: &[&str]) -> Result<Self> {
+        Self::launched(wrapper, None, settings, Some(Node::take()?))
+    }
+
     /// Starts it with a configuration file of this content, and settings beside it.
     pub fn configured(file: Option<&str>, settings: &[&str]) -> Result<Self> {
-        Self::launched(file, settings, None, Some(Node::take()?))
+        Self::launched(&[], file, settings, Some(Node::take()?))
     }
 
     /// The same on a host of another name, beside other agents: it must have a cgroup of its own (`kernel.cgroup`), and
     /// whoever starts several holds the node's place ([`Agent::none`]).
     pub fn on_host(host: &str, file: &str, settings: &[&str]) -> Result<Self> {
-        Self::launched(Some(file), settings, Some(host.to_owned()), None)
+        // A name is a namespace's; the shell takes it and becomes the agent.
+        let wrapper = ["unshare", "--uts", "/bin/sh", "-c", "hostname \"$0\" && exec \"$@\"", host];
+        Self::launched(&wrapper, Some(file), settings, None)
     }
 
-    fn launched(file: Option<&str>, settings: &[&str], host: Option<String>, node: Option<Node>) -> Result<Self> {
+    fn launched(wrapper: &[&str], file: Option<&str>, settings: &[&str], node: Option<Node>) -> Result<Self> {
         let scratch = Scratch::new("agent")?;
         if let Some(content) = file {
             scratch.write(FILE, content)?;
@@ -92,8 +98,9 @@ impl Agent {
             "recent.memory=1GiB".to_owned(),
         ];
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
-        let process = launch(&all, &scratch, host.as_deref())?;
-        let mut agent = Self { process, settings: all, metrics, scratch, host, _node: node };
+        let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let process = launch(&wrapper, &all, &scratch)?;
+        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -116,7 +123,7 @@ impl Agent {
     /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
     pub fn again(&mut self) -> Result<()> {
         ensure!(self.process.ended()?.is_some(), "the agent still runs");
-        self.process = launch(&self.settings, &self.scratch, self.host.as_deref())?;
+        self.process = launch(&self.wrapper, &self.settings, &self.scratch)?;
         self.wait_ready()
     }
 
@@ -328,15 +335,14 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Result<(u16, 
     Ok((status, body.to_owned()))
 }
 
-fn launch(settings: &[String], scratch: &Scratch, host: Option<&str>) -> Result<Process> {
-    let mut command = match host {
-        // A name is a namespace's; the shell takes it and becomes the agent.
-        Some(host) => {
-            let mut command = Command::new(place::program("unshare")?);
-            command.args(["--uts", "/bin/sh", "-c", "hostname \"$0\" && exec \"$@\"", host]).arg(place::weir()?);
+fn launch(wrapper: &[String], settings: &[String], scratch: &Scratch) -> Result<Process> {
+    let mut command = match wrapper {
+        [] => Command::new(place::weir()?),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(place::program(program)?);
+            command.args(arguments).arg(place::weir()?);
             command
         }
-        None => Command::new(place::weir()?),
     };
     command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
     let file = scratch.join(FILE);

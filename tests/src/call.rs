@@ -140,6 +140,9 @@ pub struct Attributes {
     /// Wire bytes of the response.
     #[serde(rename = "weir.response.wire.size")]
     pub response_wire: Option<u64>,
+    /// The drop rule that met it.
+    #[serde(rename = "weir.block.id")]
+    pub rule: Option<String>,
     /// What went wrong.
     #[serde(rename = "error.type")]
     pub error: Option<String>,

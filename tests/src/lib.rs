@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod backends;
+pub mod bpf;
 pub mod call;
 pub mod cgroup;
 pub mod cluster;

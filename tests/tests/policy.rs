@@ -120,8 +120,11 @@ fn dangerous_rules_are_refused() -> Result<()> {
 /// Rules of the configuration are all taken or none; a reload puts others in their place; their time ends.
 #[test]
 fn rules_of_the_configuration_follow_a_reload() -> Result<()> {
-    let rules =
-        |id: &str| format!("enforce:\n  audit: ''\n  rules:\n  - id: {id}\n    client: {{address: 203.0.113.9}}\n");
+    let scratch = Scratch::new("audit")?;
+    let log = scratch.join("audit.log");
+    let rules = |id: &str| {
+        format!("enforce:\n  audit: {}\n  rules:\n  - id: {id}\n    client: {{address: 203.0.113.9}}\n", log.display())
+    };
     let agent = Agent::configured(Some(&rules("first")), &[])?;
     ensure!(row(&agent, "first")?["source"] == "config");
     let said = agent.say(&["block", "remove", "first"])?;
@@ -130,6 +133,16 @@ fn rules_of_the_configuration_follow_a_reload() -> Result<()> {
     agent.rewrite(&rules("second"))?;
     ensure!(agent.say(&["reload"])?.code == 0);
     ensure!(row(&agent, "first").is_err() && row(&agent, "second").is_ok());
+    // Who asked for the reload, what was there before and what is there now.
+    let text = fs::read_to_string(&log)?;
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let line = lines.last().context("no line")?;
+    ensure!(
+        line["what"] == "replace" && line["who"].as_str().is_some_and(|who| who.starts_with("uid 0 pid")),
+        "{line}"
+    );
+    ensure!(line["before"][0]["id"] == "first" && line["after"][0]["id"] == "second", "{line}");
+    ensure!(lines[0]["what"] == "replace" && lines[0]["who"] == "config" && lines[0]["before"].is_null(), "{text}");
     agent.rewrite(&(rules("third") + "  - id: third\n    client: {address: 203.0.113.7}\n"))?;
     let said = agent.say(&["reload"])?;
     ensure!(said.code == 1 && said.err.contains("third exists already"), "{}", said.err);

@@ -327,7 +327,8 @@ fn arrived(gate: *mut Gate) -> i32 {
             // Established first, so that it can be reset: in silence its client would wait.
             return PASS;
         }
-        table::met(index, Met::Segment);
+        // With payload the handshake is over: it comes again, and is refused with its connection.
+        table::met(index, if payload { Met::Segment } else { Met::Attempt });
         table::count(GateSlot::REFUSED);
         return DROP;
     }

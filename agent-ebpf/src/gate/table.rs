@@ -69,6 +69,8 @@ pub(super) enum Met {
     Connection,
     Request,
     Segment,
+    /// A packet that asked for a connection.
+    Attempt,
 }
 
 /// Counts one of a slot.
@@ -84,6 +86,7 @@ pub(super) fn met(slot: u32, what: Met) {
             Met::Connection => &raw mut (*counts).connections,
             Met::Request => &raw mut (*counts).requests,
             Met::Segment => &raw mut (*counts).segments,
+            Met::Attempt => &raw mut (*counts).attempts,
         }
     };
     add(value, 1);

@@ -152,7 +152,9 @@ impl Capture {
                     return worker.event(Event::Opened(&opened), out);
                 }
                 Event::Refused(told) => {
-                    refusals.add(told, blocks.refused(told, clock.unix_ns(told.head.at)));
+                    let sends = told.role == weir_common::conn::Role::CLIENT.0;
+                    let sender = sends.then(|| resolver.process(told.owner.tgid, told.head.at)).flatten();
+                    refusals.add(told, blocks.refused(told, clock.unix_ns(told.head.at), sender.as_deref()));
                 }
                 Event::Bytes(bytes, _) => {
                     segments += 1;

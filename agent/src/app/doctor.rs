@@ -58,7 +58,17 @@ pub fn examine(facts: &Facts, verdicts: Option<&[(Program, Verdict)]>) -> Report
     let fit = plan.is_ok();
     match (&plan, verdicts) {
         (_, Some(verdicts)) => rows.extend(verdicts.iter().map(|(program, verdict)| verdict_row(*program, verdict))),
-        (Ok(plan), None) => rows.extend(plan.rows.iter().map(|(program, intent)| intent_row(*program, intent))),
+        (Ok(plan), None) => {
+            rows.extend(plan.rows.iter().map(|(program, intent)| intent_row(*program, intent)));
+            rows.push(Row {
+                section: "program",
+                subject: "gate".to_owned(),
+                standing: Standing::Ok,
+                detail: "will be attached while the node enforces; an agent that runs says whether it was refused"
+                    .to_owned(),
+                remedy: String::new(),
+            });
+        }
         (Err(unfit), None) => rows.push(Row {
             section: "program",
             subject: "all programs".to_owned(),

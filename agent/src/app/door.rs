@@ -186,8 +186,8 @@ impl Backend for Door {
         made.map_err(|refused| not_made(&refused))
     }
 
-    fn reload(&self) -> Result<Vec<String>, String> {
-        let reloaded = self.runtime.block_on(self.core.reload());
+    fn reload(&self, who: &str) -> Result<Vec<String>, String> {
+        let reloaded = self.runtime.block_on(self.core.reload(who));
         reloaded
             .map(|warnings| warnings.iter().map(ToString::to_string).collect())
             .map_err(|refused| format!("configuration refused, everything stays as it was:\n{refused}"))

@@ -45,14 +45,27 @@ impl Judge {
     pub(super) fn run(mut self) {
         loop {
             match self.batches.recv_timeout(IDLE) {
-                Ok(batch) => self.judge(batch),
+                Ok(batch) => {
+                    self.judge(batch);
+                    self.alarm();
+                }
                 Err(RecvTimeoutError::Timeout) => {
+                    self.alarm();
                     self.graph.lock().unwrap_or_else(PoisonError::into_inner).tick(clock::monotonic_ns());
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.recent.flush();
+    }
+
+    /// Exports what the circuit breaker did.
+    fn alarm(&self) {
+        let alarms = self.blocks.alarms();
+        let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
+        for (rule, why) in alarms {
+            bench.exporter.iter().for_each(|exporter| exporter.alarm(&rule, &why));
+        }
     }
 
     fn judge(&mut self, batch: Batch) {
@@ -64,6 +77,7 @@ impl Judge {
                 continue;
             }
             // Rules read what the redactor takes away.
+            self.blocks.saw(&exchange);
             if exchange.verdict == Verdict::Allowed
                 && let Some(verdict) = self.blocks.judge(&exchange)
             {

@@ -348,6 +348,8 @@ impl Core {
     #[must_use]
     pub fn doctor(&self) -> doctor::Report {
         let mut report = doctor::examine(&self.facts, Some(&self.half().verdicts));
+        let programs = report.rows.iter().rposition(|row| row.section == "program").map_or(0, |at| at + 1);
+        report.rows.splice(programs..programs, self.blocks.doctor());
         report.rows.extend(self.kubernetes.iter().flat_map(|watch| kubernetes::rows(&watch.state)));
         report
     }
@@ -385,6 +387,7 @@ impl Core {
             connections: connections.into_iter().map(|((visibility, why), n)| (visibility, why, n)).collect(),
             programs: programs.collect(),
             blocked: self.blocks.counts(),
+            trips: self.blocks.trips(),
             feeds: self.feeds.rows().iter().map(translate::feed).collect(),
             relations: self.graph().relations().iter().map(translate::relation).collect(),
             map_bytes: Some(self.half().map_bytes()),

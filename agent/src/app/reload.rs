@@ -30,8 +30,8 @@ pub(super) fn exporter(
 }
 
 impl Core {
-    /// Reads the configuration again and takes it over. Gives warnings, also of what was changed but needs a restart.
-    pub async fn reload(&self) -> Result<Vec<Problem>, Refused> {
+    /// Reads the configuration again and takes it over, in the name of `who`. Gives warnings, also of what was changed but needs a restart.
+    pub async fn reload(&self, who: &str) -> Result<Vec<Problem>, Refused> {
         let loaded = self.sources.load()?;
         let new = &loaded.settings;
         let redactor = Redactor::new(&translate::redact(new)).map_err(Error::from)?;
@@ -47,7 +47,7 @@ impl Core {
             }
             return Err(Refused::Part(Error::Busy));
         }
-        if let Err(refused) = self.blocks.configure(new) {
+        if let Err(refused) = self.blocks.configure(who, new) {
             if let Some(Some(exporter)) = started {
                 exporter.stop(FLUSH).await;
             }

@@ -225,6 +225,7 @@ fn list(list: &List) -> anyhow::Result<()> {
     }
     let rows = rows::read(lines, |row| {
         let text = |key: &str| harmless(row.get(key).and_then(Value::as_str).unwrap_or("-"));
+        let number = |key: &str| row.get(key).and_then(Value::as_u64).unwrap_or_default();
         let keys = [
             "client.address",
             "client.addresses",
@@ -241,7 +242,7 @@ fn list(list: &List) -> anyhow::Result<()> {
             text("id"),
             text("action"),
             text("effective_mode"),
-            row.get("hits").map(Value::to_string).unwrap_or_default(),
+            (number("hits") + number("attempts")).to_string(),
             text("last_hit"),
             text("until"),
             text("source"),

@@ -117,7 +117,7 @@ async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>, log: Se
 }
 
 async fn reload(core: &app::Core) {
-    match core.reload().await {
+    match core.reload("config (SIGHUP)").await {
         Ok(warnings) => {
             for warning in warnings {
                 tracing::warn!("{warning}");

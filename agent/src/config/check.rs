@@ -487,7 +487,11 @@ impl Check<'_> {
 
     fn breaker(&mut self, written: &Written) -> Breaker {
         let share = self.range("enforce.breaker.share", written.enforce.breaker.share, 0.0, 1.0);
-        Breaker { share, ..written.enforce.breaker }
+        let rise = self.range("enforce.breaker.rise", written.enforce.breaker.rise, 0.0, 1.0);
+        if !(5..=600).contains(&written.enforce.breaker.window.0.as_secs()) {
+            self.wrong("enforce.breaker.window", "is not from 5s to 10m");
+        }
+        Breaker { share, rise, ..written.enforce.breaker }
     }
 
     fn audit(&mut self, written: &Written) -> Option<PathBuf> {

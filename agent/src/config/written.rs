@@ -352,7 +352,8 @@ pub struct Enforce {
     pub audit: String,
 }
 
-/// The circuit breaker of drop rules. Clients are counted, not requests.
+/// The circuit breaker of drop rules. Of clients that a rule refuses, clients are counted, not requests; of services
+/// whose calls it refuses, the answers that fail (status 5xx, or broken off).
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
@@ -360,11 +361,18 @@ pub struct Breaker {
     pub clients: u32,
     /// And more than this share of the clients that came there.
     pub share: f64,
+    /// A service must fail so many answers after the first refusal of a call that it makes, and must have given as many
+    /// before. 0: its answers are not looked at.
+    pub errors: u32,
+    /// And the share of answers that fail must be higher by more than this than before, for 2 s.
+    pub rise: f64,
+    /// How long before and after the first refusal counts, 5s to 10m.
+    pub window: Time,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { clients: 20, share: 0.5 }
+        Self { clients: 20, share: 0.5, errors: 20, rise: 0.2, window: Time(Duration::from_secs(30)) }
     }
 }
 

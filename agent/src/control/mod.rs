@@ -106,5 +106,6 @@ pub trait Backend: Send + Sync + 'static {
     /// Changes drop decisions in the name of `who`; `pid`: the process that asks.
     fn change(&self, who: &str, pid: Option<u32>, change: Change) -> Result<Value, NotMade>;
     /// Reads the configuration again: what else is to be said, a line each, or why it was refused whole.
-    fn reload(&self) -> Result<Vec<String>, String>;
+    /// In the name of `who`.
+    fn reload(&self, who: &str) -> Result<Vec<String>, String>;
 }

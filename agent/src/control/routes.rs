@@ -99,12 +99,12 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     }
     let path = path.to_owned();
     let backend = Arc::clone(&context.backend);
-    let answer = tokio::task::spawn_blocking(move || other(&*backend, &path)).await;
+    let answer = tokio::task::spawn_blocking(move || other(&*backend, caller, &path)).await;
     answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
 }
 
 /// Everything but calls. Runs where it may wait.
-fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
+fn other(backend: &dyn Backend, caller: Caller, path: &str) -> Response<Reply> {
     let documents = |rows: Result<Vec<serde_json::Value>, super::Unavailable>| {
         rows.map(|rows| {
             let (mut lines, response) = body::lines();
@@ -130,7 +130,7 @@ fn other(backend: &dyn Backend, path: &str) -> Response<Reply> {
         "/v1/mode" => Ok(body::document(StatusCode::OK, &backend.mode())),
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
         "/v1/doctor" => backend.doctor().map(|report| body::document(StatusCode::OK, &report)),
-        _ => match backend.reload() {
+        _ => match backend.reload(&caller.name()) {
             Ok(warnings) => Ok(body::document(StatusCode::OK, &serde_json::json!({ "warnings": warnings }))),
             Err(text) => return body::error(StatusCode::UNPROCESSABLE_ENTITY, &text),
         },

@@ -117,7 +117,7 @@ impl Backend for Shelf {
         Ok(json!({"who": who, "change": format!("{change:?}")}))
     }
 
-    fn reload(&self) -> Result<Vec<String>, String> {
+    fn reload(&self, _: &str) -> Result<Vec<String>, String> {
         if self.bad_config { Err("weir.yaml:1:1: unknown key `x`".into()) } else { Ok(vec!["x".into()]) }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -21,6 +22,8 @@ use crate::model::Exchange;
 
 /// Bytes of log records that may wait, where the queue for spans may hold more: what rules meet is little.
 const LOGS: u64 = 4 << 20;
+/// Alarms under way at once.
+const ALARMS: usize = 64;
 
 /// Makes a request of a batch; the last is the sampler's trace state.
 type Encode = fn(&[Arc<Exchange>], &Node, &str) -> Bytes;
@@ -30,10 +33,12 @@ type Encode = fn(&[Arc<Exchange>], &Node, &str) -> Bytes;
 pub struct Exporter {
     traces: Option<Arc<Queue>>,
     logs: Option<Arc<Queue>>,
+    alarms: Option<(Delivery, Arc<Settings>)>,
     sampler: Sampler,
     ledger: Arc<Ledger>,
     stop: watch::Sender<Option<Instant>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    runtime: Handle,
 }
 
 impl Exporter {
@@ -60,6 +65,8 @@ impl Exporter {
         };
         let traces = queued(Signal::Traces, &settings.traces, settings.queue, spans::encode)?;
         let logs = queued(Signal::Logs, &settings.logs, settings.queue.min(LOGS), logs::encode)?;
+        let alarms = settings.logs.as_ref().map(|endpoint| delivery(Signal::Logs, endpoint)).transpose()?;
+        let alarms = alarms.map(|delivery| (delivery, Arc::clone(&settings)));
         if let Some(endpoint) = &settings.metrics {
             let mut delivery = delivery(Signal::Metrics, endpoint)?;
             if settings.temporality == Temporality::Cumulative {
@@ -71,7 +78,7 @@ impl Exporter {
         if settings.traces.is_some() {
             metrics.sample(sampler);
         }
-        Ok(Self { traces, logs, sampler, ledger, stop, tasks: Mutex::new(tasks) })
+        Ok(Self { traces, logs, alarms, runtime: Handle::current(), sampler, ledger, stop, tasks: Mutex::new(tasks) })
     }
 
     /// Offers calls for export as spans. Never waits: what the queue has no room for is counted as `queue_full`.
@@ -90,6 +97,19 @@ impl Exporter {
         let (outcome, left_out) = counted(&queue.offer(sampled));
         self.ledger.add(Signal::Traces, outcome, left_out);
         self.ledger.add(Signal::Traces, Outcome::Unsampled, unsampled);
+    }
+
+    /// Sends a log record that says that the circuit breaker put a rule back to monitor mode, and why. Never waits; more
+    /// than [`ALARMS`] at once are counted as `queue_full`.
+    pub fn alarm(&self, rule: &str, why: &str) {
+        let Some((delivery, settings)) = &self.alarms else { return };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.is_finished());
+        if tasks.len() >= ALARMS {
+            return self.ledger.add(Signal::Logs, Outcome::QueueFull, 1);
+        }
+        let (body, delivery) = (logs::alarm(rule, why, &settings.node), delivery.clone());
+        tasks.push(self.runtime.spawn(async move { delivery.deliver(Payload { body, items: 1 }).await }));
     }
 
     /// Sends what waits, for `flush` at most, and ends. What could not be delivered is counted as `stopped`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use prost::Message as _;
 
@@ -17,6 +17,7 @@ use crate::model::{Exchange, Service, Verdict, semconv};
 /// The records' event names (`LogRecord.event_name`).
 const DROPPED: &str = "weir.dropped";
 const WOULD_DROP: &str = "weir.would_drop";
+const BREAKER: &str = "weir.breaker";
 /// Log record flags: the trace flag "sampled" of W3C Trace Context.
 const SAMPLED: u32 = 1;
 
@@ -49,6 +50,36 @@ pub(super) fn encode(batch: &[Arc<Exchange>], node: &Node, _: &str) -> Bytes {
         schema_url: semconv::SCHEMA_URL.to_owned(),
     });
     ExportLogsServiceRequest { resource_logs: resource_logs.collect() }.encode_to_vec().into()
+}
+
+/// Encodes what the circuit breaker did: Weir itself is the service.
+pub(super) fn alarm(rule: &str, why: &str, node: &Node) -> Bytes {
+    let now = clock::unix_ns();
+    let text = |text: &str| Some(AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) });
+    let record = LogRecord {
+        time_unix_nano: now,
+        observed_time_unix_nano: now,
+        severity_number: SeverityNumber::Error.into(),
+        severity_text: "ERROR".to_owned(),
+        body: text(&format!("circuit breaker: rule {rule} is in monitor mode now: {why}")),
+        attributes: vec![
+            KeyValue { key: "weir.block.id".to_owned(), value: text(rule), ..KeyValue::default() },
+            KeyValue { key: "weir.block.reason".to_owned(), value: text(why), ..KeyValue::default() },
+        ],
+        event_name: BREAKER.to_owned(),
+        ..LogRecord::default()
+    };
+    let service = Service { name: "weir".into(), ..Service::unknown() };
+    let resource_logs = ResourceLogs {
+        resource: Some(resource::of(&service, true, node)),
+        scope_logs: vec![ScopeLogs {
+            scope: Some(resource::scope()),
+            log_records: vec![record],
+            schema_url: semconv::SCHEMA_URL.to_owned(),
+        }],
+        schema_url: semconv::SCHEMA_URL.to_owned(),
+    };
+    ExportLogsServiceRequest { resource_logs: vec![resource_logs] }.encode_to_vec().into()
 }
 
 fn record(exchange: &Exchange, now: u64) -> Option<LogRecord> {

@@ -78,6 +78,7 @@ pub struct Gate {
     supports: Vec<OwnedFd>,
     loaded: bool,
     pinned: bool,
+    unpinnable: bool,
     pins: PathBuf,
 }
 
@@ -117,6 +118,7 @@ impl Gate {
             supports: Vec::new(),
             loaded: false,
             pinned: false,
+            unpinnable: false,
             pins,
         })
     }
@@ -130,6 +132,12 @@ impl Gate {
     #[must_use]
     pub fn is_attached(&self) -> bool {
         !self.links.is_empty()
+    }
+
+    /// It stays attached should the agent die.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// Loads its programs, where that was not done yet, and attaches it. Nothing is refused before [`Gate::activate`].
@@ -179,7 +187,7 @@ impl Gate {
 
     /// Keeps it attached when the agent dies, so that rules with an end hold until then; or no more.
     pub fn outlive(&mut self, on: bool) -> Result<(), GateError> {
-        if on == self.pinned || !self.is_attached() {
+        if on == self.pinned || !self.is_attached() || (on && self.unpinnable) {
             return Ok(());
         }
         if !on {
@@ -190,14 +198,21 @@ impl Gate {
             let path = path.to_owned();
             move |source| GateError::Pin { path, source }
         };
+        // Said once; tried again when the gate is attached anew.
+        self.unpinnable = true;
         fs::create_dir_all(&self.pins).map_err(at(&self.pins))?;
-        self.pinned = true;
         // Steps too: a map of programs is emptied when nobody holds it from outside.
-        for (object, name) in self.named() {
+        let pinned = self.named().try_for_each(|(object, name)| {
             let path = self.pins.join(name);
-            link::pin(object.as_fd(), &path).map_err(at(&path))?;
+            link::pin(object.as_fd(), &path).map_err(at(&path))
+        });
+        self.pinned = pinned.is_ok();
+        self.unpinnable = pinned.is_err();
+        if pinned.is_err() {
+            // Half of it would drop without the other half.
+            remove(&self.pins);
         }
-        Ok(())
+        pinned
     }
 
     /// What is pinned, and under which name.
@@ -208,6 +223,7 @@ impl Gate {
     }
 
     fn unpin(&mut self) {
+        self.unpinnable = false;
         remove(&self.pins);
         self.pinned = false;
     }
@@ -311,7 +327,7 @@ impl Gate {
         for one in self.slot_counts.get(&slot.into(), 0).iter().flat_map(|values| values.iter()) {
             sum.connections += one.connections;
             sum.requests += one.requests;
-            sum.watched += one.watched;
+            sum.attempts += one.attempts;
             sum.segments += one.segments;
         }
         sum

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use weir_common::verdict::{Active, AddressRow, Bank, Mask, PREFIXES, SLOTS, Slot};
+use weir_common::verdict::{Act, Active, AddressRow, Bank, Mask, PREFIXES, SLOT_RESET, SLOTS, Slot};
 
 use super::machine::{self, Conditions, Machine, MachineError};
 use super::prefix::Prefix;
@@ -154,6 +154,18 @@ impl RuleSet {
         let rows = client.and_then(|prefix| self.rows.get(&prefix)).into_iter().flatten();
         let free = shape.filter(|shape| shape.any_client).map(|_| self.rules.values()).into_iter().flatten();
         rows.chain(free).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
+    }
+
+    /// Slots whose rules refuse in silence.
+    pub fn silent(&self) -> impl Iterator<Item = u16> {
+        let silent = |kept: &Kept| kept.slot.flags & SLOT_RESET == 0 && kept.slot.act == Act::DENY.0;
+        (0..).zip(&self.slots).filter(move |(_, kept)| kept.as_ref().is_some_and(silent)).map(|(at, _)| at)
+    }
+
+    /// All rules that a slot stands for, by id.
+    pub fn sharing(&self, slot: u16) -> impl Iterator<Item = &Arc<Rule>> {
+        let shape = self.slots.get(usize::from(slot)).and_then(Option::as_ref).map(|kept| &kept.shape);
+        self.rules.values().filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
     }
 
     /// Rules that a client's address does not rule out; a rule with several prefixes around it comes as often.

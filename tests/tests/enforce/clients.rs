@@ -232,5 +232,18 @@ fn clients_of_another_host() -> Result<()> {
     let mode = agent.json(&["mode"])?;
     ensure!(mode["gate"]["connections_refused"].as_u64().is_some_and(|count| count > 0), "{mode}");
     ensure!(nginx.logged(3)?.len() == 3);
+    // The attempts are told with the rule, and count in its metric.
+    let rows = agent.lines(&["block", "list"])?;
+    let row = rows.iter().find(|row| row["id"] == "silent").context("no rule")?;
+    let attempts = row["attempts"].as_u64().context("no attempts")?;
+    ensure!(row["hits"] == 0 && Some(attempts) == mode["gate"]["connections_refused"].as_u64(), "{row} {mode}");
+    let counted = agent.page()?.sum("weir_blocked_total", &[("rule", "silent")]);
+    ensure!((counted - attempts as f64).abs() < 0.5, "{counted}, not {attempts}");
+    // Another rule in its slot begins at none.
+    ensure!(agent.say(&["block", "remove", "silent"])?.code == 0);
+    add("other", "10.77.0.4", "drop")?;
+    let rows = agent.lines(&["block", "list"])?;
+    let row = rows.iter().find(|row| row["id"] == "other").context("no rule")?;
+    ensure!(row["attempts"].is_null(), "{row}");
     agent.finish()
 }

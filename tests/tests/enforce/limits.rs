@@ -53,6 +53,50 @@ fn each_client_has_its_own_rate() -> Result<()> {
     agent.finish()
 }
 
+/// What a bucket lets pass of requests at these times: it holds `burst` tokens and gains one in each `gain`.
+fn bucket(times: &[Duration], burst: f64, gain: f64) -> f64 {
+    let (mut tokens, mut filled, mut passed) = (burst, Duration::ZERO, 0.0);
+    for &time in times {
+        tokens = (tokens + time.saturating_sub(filled).as_secs_f64() / gain).min(burst);
+        filled = time;
+        if tokens >= 1.0 {
+            tokens -= 1.0;
+            passed += 1.0;
+        }
+    }
+    passed
+}
+
+/// A thousand clients, each with its burst and then its rate, within one of the bucket's arithmetic each.
+#[test]
+fn a_thousand_clients_have_their_own_rates() -> Result<()> {
+    const CLIENTS: usize = 1000;
+    const ROUNDS: usize = 7;
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&["enforce.audit=", "enforce.breaker.clients=0"])?;
+    rule(&agent, "rate", &["--path", "/l", "--rate", "1/5s", "--burst", "3", "--port", &nginx.port().to_string()])?;
+    let start = Instant::now();
+    let (mut times, mut passed) = (vec![Vec::new(); CLIENTS], vec![0_u32; CLIENTS]);
+    for _ in 0..ROUNDS {
+        for client in 0..CLIENTS {
+            let (high, low) = ((client / 250) as u8, (client % 250) as u8);
+            let address = IpAddr::from(Ipv4Addr::new(127, 0, 20 + high, low + 1));
+            let mut wire = Wire::over(from(address, nginx.address())?)?;
+            times[client].push(start.elapsed());
+            wire.send("GET /l HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            passed[client] += u32::from(wire.answer("GET").is_ok());
+        }
+    }
+    for (client, times) in times.iter().enumerate() {
+        let (got, wanted) = (f64::from(passed[client]), bucket(times, 3.0, 5.0));
+        ensure!((got - wanted).abs() <= 1.0, "client {client} passed {got}, not {wanted}, at {times:?}");
+    }
+    let all: u32 = passed.iter().sum();
+    ensure!(all as usize >= 3 * CLIENTS && (all as usize) < ROUNDS * CLIENTS, "{all} passed");
+    ensure!(nginx.logged(all as usize)?.len() == all as usize, "the server's own log");
+    agent.finish()
+}
+
 /// One bucket for all clients together, and requests of one connection each take a token.
 #[test]
 fn a_rule_s_own_rate_is_one_bucket() -> Result<()> {

@@ -2,6 +2,7 @@
 //! servers, with their own logs as witnesses (acceptance group E).
 
 mod admin;
+mod breaker;
 mod clients;
 mod evasion;
 mod evidence;
@@ -9,6 +10,7 @@ mod limits;
 mod pairs;
 mod safety;
 mod shared;
+mod verdicts;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

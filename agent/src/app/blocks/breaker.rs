@@ -41,6 +41,8 @@ pub(super) struct Breaker {
 pub(super) struct Tripped {
     pub(super) rule: Arc<str>,
     pub(super) why: String,
+    /// One word for a metric.
+    pub(super) reason: &'static str,
 }
 
 impl Breaker {
@@ -101,7 +103,7 @@ impl Breaker {
                     "it refused {refused} of {all} clients at port {port} within {seconds} to {} s",
                     2 * seconds
                 );
-                tripped.push(Tripped { rule, why });
+                tripped.push(Tripped { rule, why, reason: "clients" });
             }
         }
         if monotonic_ns.saturating_sub(self.turned) >= WINDOW_NS {

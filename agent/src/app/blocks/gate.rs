@@ -51,7 +51,8 @@ impl Kernel {
         for prefix in &change.gone {
             gate.no_row(prefix.bytes, prefix.len)?;
         }
-        gate.outlive(set.outlives())
+        outlive(gate, set);
+        Ok(())
     }
 
     /// The agent lives.
@@ -95,10 +96,15 @@ fn fill(gate: &mut Gate, set: &RuleSet, allowed: &Allowed) -> Result<(), GateErr
     gate.allow(&rows(allowed))?;
     write(gate, set, &set.whole())?;
     gate.activate(set.active())?;
+    outlive(gate, set);
+    Ok(())
+}
+
+/// Keeps the gate beyond the agent's death where a rule asks for it. Without a bpffs its rules end with the agent.
+fn outlive(gate: &mut Gate, set: &RuleSet) {
     if let Err(error) = gate.outlive(set.outlives()) {
         tracing::warn!(%error, seconds = GRACE_NS / 1_000_000_000, "should the agent die, its rules end then; mount a bpffs at /sys/fs/bpf, then rules with an end hold until then");
     }
-    Ok(())
 }
 
 /// Everything that must be there before a generation counts.

@@ -1,12 +1,15 @@
 //! Drop decisions: the rules in force, what they met, who may be met at all, and the record of every change.
 
 mod allow;
+mod attempts;
 mod book;
 mod breaker;
 mod crowd;
 mod document;
+mod failures;
 mod gate;
 pub(super) mod groups;
+mod health;
 mod hits;
 mod log;
 mod radius;
@@ -39,12 +42,16 @@ use book::Book;
 use breaker::{Breaker, Threshold, Tripped};
 use crowd::{Crowd, Near};
 use document::document;
+use failures::{Failures, Rise};
 use gate::Kernel;
 use log::Log;
 pub(super) use refused::Refused;
+use sources::replace;
 
 /// How long a rule holds that came by the control socket without a time.
 const TTL: &str = "1h";
+/// Alarms that may wait to be exported; more are in the log, the audit log and the metric only.
+const ALARMS: usize = 256;
 /// The gate's counters, as they are told.
 const COUNTS: [(&str, GateSlot); 9] = [
     ("connections_saved", GateSlot::ALLOWED),
@@ -70,6 +77,8 @@ pub(super) struct Blocks {
     destroyer: Option<Destroyer>,
     /// Who is behind which address.
     crowd: Mutex<Crowd>,
+    /// Which services fail.
+    failures: Mutex<Failures>,
     /// The configuration, as far as the allow-list follows from it.
     settings: Mutex<Settings>,
 }
@@ -82,8 +91,23 @@ impl Blocks {
         let (buckets, hits, log) = (Buckets::default(), BTreeMap::new(), Log::new(settings.audit.clone()));
         let (kernel, configured) = (None, Mode::Monitor);
         let (breaker, tripped) = (Breaker::new(threshold(settings)), BTreeMap::new());
-        let book =
-            Book { set, buckets, hits, allowed, log, made: 0, kernel, breaker, tripped, configured, beaten: false };
+        let book = Book {
+            set,
+            buckets,
+            hits,
+            allowed,
+            log,
+            made: 0,
+            kernel,
+            breaker,
+            tripped,
+            configured,
+            beaten: false,
+            trips: BTreeMap::new(),
+            attempts: attempts::Attempts::default(),
+            alarms: Vec::new(),
+            refused: None,
+        };
         let destroyer = Destroyer::start();
         if let Err(error) = &destroyer {
             tracing::warn!(%error, "refused connections are not ended; what they send is dropped");
@@ -95,9 +119,10 @@ impl Blocks {
             told: 0.into(),
             destroyer: destroyer.ok(),
             crowd: Mutex::default(),
+            failures: Mutex::new(Failures::new(rise(settings))),
             settings: Mutex::new(settings.clone()),
         };
-        blocks.configure(settings)?;
+        blocks.configure("config", settings)?;
         Ok(blocks)
     }
 
@@ -105,12 +130,16 @@ impl Blocks {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn crowd(&self) -> MutexGuard<'_, Crowd> {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a configuration's rules and mode, all of it or nothing.
-    pub(super) fn configure(&self, settings: &Settings) -> Result<(), Refused> {
+    /// Takes over a configuration's rules, mode and circuit breaker in the name of `who`, all of it or nothing.
+    pub(super) fn configure(&self, who: &str, settings: &Settings) -> Result<(), Refused> {
         let fresh = Allowed::gather(settings);
         let mut book = self.book();
         let mut rules = Vec::with_capacity(settings.rules.len());
@@ -118,28 +147,42 @@ impl Blocks {
             let arrival = arrival(Source::Config, "config".into(), format!("config-{n}").into());
             rules.push(check(written, &arrival, &fresh).map_err(|error| Refused::Config(n, error))?);
         }
-        let old: Vec<Arc<str>> =
-            book.set.rules().filter(|rule| rule.source == Source::Config).map(|rule| Arc::clone(&rule.id)).collect();
-        if !(old.is_empty() && rules.is_empty()) {
-            book.change(&old, rules)?;
+        let old: Vec<Arc<Rule>> = book.set.rules().filter(|rule| rule.source == Source::Config).cloned().collect();
+        let new: Vec<Arc<Rule>> = rules.iter().cloned().map(Arc::new).collect();
+        let changed = !(old.is_empty() && rules.is_empty());
+        if changed {
+            replace(&mut book, who, &old, rules)?;
         }
-        book.allowed.renew(fresh);
-        book.allowed.warn();
+        // A reload that does not change the configured mode leaves what was set by hand.
+        let mode = Mode::from(settings.mode);
+        if book.kernel.is_some()
+            && mode != book.configured
+            && let Err(refused) = self.turn(&mut book, who, mode)
+        {
+            if changed {
+                replace(&mut book, "weir", &new, old.iter().map(|rule| Rule::clone(rule)).collect())?;
+            }
+            return Err(refused);
+        }
+        book.configured = if book.kernel.is_some() { mode } else { book.configured };
+        // Nothing of what follows can be refused.
+        let before =
+            std::mem::replace(&mut *self.settings.lock().unwrap_or_else(PoisonError::into_inner), settings.clone());
+        if before.breaker != settings.breaker {
+            let told = |settings: &Settings| json!({ "breaker": settings.breaker });
+            let written = book.log.write(who, "breaker", None, "thresholds", told(&before), told(settings));
+            if let Err(error) = written {
+                tracing::warn!(%error, "a change of the circuit breaker is not in the audit log");
+            }
+        }
         book.breaker.set(threshold(settings));
+        self.failures().set(rise(settings));
         book.tripped.clear();
-        if let Some(kernel) = book.kernel.clone() {
-            if book.enforces() {
-                kernel.allow(&book.allowed)?;
-            }
-            // A reload that does not change the configured mode leaves what was set by hand.
-            let mode = Mode::from(settings.mode);
-            if mode != book.configured {
-                book.set_mode(mode)?;
-                book.configured = mode;
-            }
+        book.allowed.warn();
+        if book.allowed.renew(fresh) {
+            allow(&book);
         }
         self.note(&book);
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings.clone();
         Ok(())
     }
 
@@ -168,7 +211,7 @@ impl Blocks {
         let mut book = self.book();
         book.configured = mode;
         book.kernel = Some(Kernel(half));
-        if let Err(error) = book.set_mode(mode) {
+        if let Err(error) = self.turn(&mut book, "config", mode) {
             tracing::error!(%error, "enforce.mode: the node stays in monitor mode, nothing is dropped");
         }
         self.note(&book);
@@ -192,9 +235,25 @@ impl Blocks {
         self.identities.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// A call ended, whatever became of it.
+    pub(super) fn saw(&self, exchange: &Exchange) {
+        let now = clock::monotonic_ns();
+        self.crowd().came(exchange, now);
+        self.failures().came(exchange, now);
+    }
+
+    /// Rules that the circuit breaker put back to monitor mode and that were not told of yet: rule and reason.
+    pub(super) fn alarms(&self) -> Vec<(Arc<str>, String)> {
+        std::mem::take(&mut self.book().alarms)
+    }
+
+    /// How often the circuit breaker tripped, by reason.
+    pub(super) fn trips(&self) -> Vec<(&'static str, u64)> {
+        self.book().trips.iter().map(|(reason, count)| (*reason, *count)).collect()
+    }
+
     /// What the rules say of a call.
     pub(super) fn judge(&self, exchange: &Exchange) -> Option<Verdict> {
-        self.crowd().came(exchange, clock::monotonic_ns());
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
@@ -293,7 +352,10 @@ impl Blocks {
 
     /// Puts rules that refuse most clients of a service back to monitor mode.
     fn trip(&self, book: &mut Book) {
-        for Tripped { rule, why } in book.breaker.look(clock::monotonic_ns()) {
+        let now = clock::monotonic_ns();
+        let mut tripped = book.breaker.look(now);
+        tripped.extend(self.failures().look(now));
+        for Tripped { rule, why, reason } in tripped {
             let Some(before) = book.set.get(&rule).cloned().filter(|rule| rule.mode == Mode::Enforce) else { continue };
             let after = Rule { mode: Mode::Monitor, ..Rule::clone(&before) };
             let told = document(&after);
@@ -305,6 +367,10 @@ impl Blocks {
             if let Err(error) = book.log.write("weir", "breaker", Some(&rule), &why, document(&before), told) {
                 tracing::warn!(%error, %rule, "what the circuit breaker did is not in the audit log");
             }
+            *book.trips.entry(reason).or_default() += 1;
+            if book.alarms.len() < ALARMS {
+                book.alarms.push((Arc::clone(&rule), why.clone()));
+            }
             book.tripped.insert(rule, why);
             self.note(book);
         }
@@ -314,6 +380,7 @@ impl Blocks {
     pub(super) fn list(&self) -> Vec<Value> {
         let mut book = self.book();
         self.expire(&mut book);
+        let attempts = book.kernel.as_ref().map(|kernel| book.attempts.all(&book.set, kernel)).unwrap_or_default();
         let rows = book.set.rules().map(|rule| {
             let mut told = document(rule);
             told["effective_mode"] = effective(book.set.mode(), rule).into();
@@ -323,6 +390,12 @@ impl Blocks {
             }
             if let Some(hits) = book.hits.get(&rule.id) {
                 hits.tell(&mut told);
+            }
+            if let Some(of) = attempts.get(&rule.id) {
+                told["attempts"] = of.count.into();
+                if of.rules > 1 {
+                    told["attempts_of_rules"] = of.rules.into();
+                }
             }
             told
         });
@@ -376,25 +449,41 @@ impl Blocks {
         };
         {
             let mut book = self.book();
-            let before = book.set.mode().as_str();
-            book.log.write(who, "mode", None, "", before.into(), mode.as_str().into())?;
-            if let Err(refused) = book.set_mode(mode) {
-                book.log.write("weir", "mode", None, &refused.to_string(), mode.as_str().into(), before.into())?;
-                return Err(refused);
-            }
+            self.turn(&mut book, who, mode)?;
             self.note(&book);
         }
         Ok(self.mode())
     }
 
-    /// Rule, mode and calls met, for `weir_blocked_total`.
+    /// Sets the mode and records it, or does neither.
+    fn turn(&self, book: &mut Book, who: &str, mode: Mode) -> Result<(), Refused> {
+        let before = book.set.mode();
+        if mode == before {
+            return Ok(());
+        }
+        book.log.write(who, "mode", None, "", before.as_str().into(), mode.as_str().into())?;
+        if let Err(refused) = book.set_mode(mode) {
+            let now = book.set.mode().as_str();
+            book.log.write("weir", "mode", None, &refused.to_string(), mode.as_str().into(), now.into())?;
+            return Err(refused);
+        }
+        self.note(book);
+        Ok(())
+    }
+
+    /// Rule, mode, and calls met and attempts to connect that were refused unanswered, for `weir_blocked_total`.
     pub(super) fn counts(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let book = self.book();
-        let hits = book.hits.iter().filter_map(|(id, hits)| {
+        let mut counts: BTreeMap<&Arc<str>, u64> = book.hits.iter().map(|(id, hits)| (id, hits.calls)).collect();
+        let attempts = book.kernel.as_ref().map(|kernel| book.attempts.all(&book.set, kernel)).unwrap_or_default();
+        for (id, of) in attempts.iter().filter(|(_, of)| of.first) {
+            *counts.entry(id).or_default() += of.count;
+        }
+        let told = counts.into_iter().filter_map(|(id, count)| {
             let rule = book.set.get(id)?;
-            Some((Arc::clone(id), effective(book.set.mode(), rule), hits.calls))
+            Some((Arc::clone(id), effective(book.set.mode(), rule), count))
         });
-        hits.collect()
+        told.collect()
     }
 }
 
@@ -417,6 +506,11 @@ fn allow(book: &Book) {
 
 fn threshold(settings: &Settings) -> Threshold {
     Threshold { clients: settings.breaker.clients as usize, share: settings.breaker.share }
+}
+
+fn rise(settings: &Settings) -> Rise {
+    let breaker = settings.breaker;
+    Rise { errors: breaker.errors, rise: breaker.rise, seconds: breaker.window.0.as_secs() as u32 }
 }
 
 fn effective(node: Mode, rule: &Rule) -> &'static str {

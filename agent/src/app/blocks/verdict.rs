@@ -7,15 +7,21 @@ use weir_common::conn::Role;
 use weir_common::verdict::{VERDICT_AMBIGUOUS, VERDICT_CONNECTION, VERDICT_LIMITED, VERDICT_RESET};
 
 use super::Blocks;
+use crate::clock;
 use crate::kernel::destroy::Victim;
-use crate::model::Verdict;
+use crate::model::{Service, Verdict};
 use crate::policy::prefix::Prefix;
 use crate::policy::rule::Action;
 
 impl Blocks {
     /// Takes a verdict that the kernel half carried out: counts it, ends the connection where the rule asks for it, and
-    /// says what to call the request. `unix_ns`: when it was.
-    pub(in crate::app) fn refused(&self, told: &weir_common::verdict::Verdict, unix_ns: u64) -> Verdict {
+    /// says what to call the request. `unix_ns`: when it was; `sender`: whose call was refused where it was sent.
+    pub(in crate::app) fn refused(
+        &self,
+        told: &weir_common::verdict::Verdict,
+        unix_ns: u64,
+        sender: Option<&Service>,
+    ) -> Verdict {
         if told.flags & VERDICT_RESET != 0
             && let Some(destroyer) = &self.destroyer
             && !destroyer.end(Victim { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid })
@@ -36,6 +42,9 @@ impl Blocks {
         // A limit refuses a part of what everybody sends: that is its purpose.
         if told.role == Role::SERVER.0 && rule.action == Action::Deny {
             book.breaker.refused(told.ends.local_port, client, &rule.id);
+        }
+        if let Some(sender) = sender {
+            self.failures().refused(&sender.name, &rule.id, clock::monotonic_ns());
         }
         tracing::info!(
             rule = %rule.id,

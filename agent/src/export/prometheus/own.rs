@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub programs: Vec<Program>,
     /// `weir_blocked_total`: rule, mode, calls.
     pub blocked: Vec<(Arc<str>, &'static str, u64)>,
+    /// `weir_breaker_trips_total`: reason, rules.
+    pub trips: Vec<(&'static str, u64)>,
     /// Feeds of drop rules.
     pub feeds: Vec<FeedState>,
     /// `traces_service_graph_*`.
@@ -155,7 +157,11 @@ fn kernel<W: io::Write>(text: &mut Text<W>, now: &Snapshot) -> io::Result<()> {
         .in_unit("seconds")
         .write(text, now.programs.iter().map(|program| (of(program), program.seconds)))?;
     let blocked = now.blocked.iter().map(|(rule, mode, n)| (pair(("rule", rule), ("mode", mode)), *n as f64));
-    Family::counter("weir_blocked", "Calls that a drop rule met.").write(text, blocked)?;
+    Family::counter("weir_blocked", "Calls that a drop rule met, and attempts to connect that it refused unanswered.")
+        .write(text, blocked)?;
+    let trips = now.trips.iter().map(|(reason, n)| (Labels::new().with("reason", reason), *n as f64));
+    Family::counter("weir_breaker_trips", "Drop rules that the circuit breaker put back to monitor mode.")
+        .write(text, trips)?;
     feeds(text, now)
 }
 

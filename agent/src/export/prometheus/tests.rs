@@ -41,6 +41,7 @@ fn content(metrics: Arc<Metrics>) -> Page {
         connections: vec![("plaintext", "", 2), ("opaque", "rustls", 1)],
         programs: vec![Program { name: "weir_sock_ops".to_owned(), runs: 5, seconds: 0.25 }],
         blocked: vec![(Arc::from("7"), "monitor", 3)],
+        trips: vec![("errors", 2)],
         feeds: vec![
             FeedState { name: "bad".into(), errors: vec![("empty", 2)], ..FeedState::default() },
             FeedState { name: "scan".into(), entries: 9, age: Some(1.5), errors: Vec::new() },
@@ -114,9 +115,12 @@ weir_program_runs_total{program="weir_sock_ops"} 5
 # HELP weir_program_seconds_total Time spent in a kernel program.
 # TYPE weir_program_seconds_total counter
 weir_program_seconds_total{program="weir_sock_ops"} 0.25
-# HELP weir_blocked_total Calls that a drop rule met.
+# HELP weir_blocked_total Calls that a drop rule met, and attempts to connect that it refused unanswered.
 # TYPE weir_blocked_total counter
 weir_blocked_total{rule="7",mode="monitor"} 3
+# HELP weir_breaker_trips_total Drop rules that the circuit breaker put back to monitor mode.
+# TYPE weir_breaker_trips_total counter
+weir_breaker_trips_total{reason="errors"} 2
 # HELP weir_feed_entries Entries of a feed of drop rules that are in force.
 # TYPE weir_feed_entries gauge
 weir_feed_entries{feed="bad"} 0
@@ -198,7 +202,15 @@ fn the_page_of_openmetrics() {
     };
     let mut expected = [OWN, CALLS].concat();
     let graph = ["traces_service_graph_request", "traces_service_graph_request_failed"];
-    let own = ["weir_messages", "weir_calls", "weir_exported", "weir_program_runs", "weir_blocked", "weir_feed_errors"];
+    let own = [
+        "weir_messages",
+        "weir_calls",
+        "weir_exported",
+        "weir_program_runs",
+        "weir_blocked",
+        "weir_breaker_trips",
+        "weir_feed_errors",
+    ];
     for family in own.into_iter().chain(graph) {
         expected = expected.replace(&format!("# HELP {family}_total"), &format!("# HELP {family}"));
         expected = expected.replace(&format!("# TYPE {family}_total"), &format!("# TYPE {family}"));

@@ -220,7 +220,7 @@ fn stay_tripped(book: &Book, rule: &mut Rule) {
 }
 
 /// Changes rules and records it in one line, or does neither.
-fn replace(book: &mut Book, who: &str, gone: &[Arc<Rule>], come: Vec<Rule>) -> Result<(), Refused> {
+pub(super) fn replace(book: &mut Book, who: &str, gone: &[Arc<Rule>], come: Vec<Rule>) -> Result<(), Refused> {
     let ids: Vec<Arc<str>> = gone.iter().map(|rule| Arc::clone(&rule.id)).collect();
     let told = |rules: Vec<Value>| if rules.is_empty() { Value::Null } else { Value::from(rules) };
     let before = told(gone.iter().map(|rule| document(rule)).collect());
