@@ -73,6 +73,8 @@ pub(crate) fn shop(arguments: &Arguments) -> Result<()> {
         eprintln!("demo: {what}");
         Ok(())
     };
+    step("waits for tests that are running, if any: their agents would see this")?;
+    let _node = Agent::none()?;
     step("Collector and Jaeger")?;
     let mut backends = Backends::start()?;
     step("nginx, Go, Python, Node, Java, Rust, Redis and PostgreSQL, in two network namespaces with a cgroup each")?;

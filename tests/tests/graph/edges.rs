@@ -206,7 +206,7 @@ fn what_is_reset_or_never_answered_is_an_edge() -> Result<()> {
     })?;
     let (here, there) = (NetNs::new("here")?, NetNs::new("there")?);
     NetNs::cable((&here, "out", &["10.79.0.1/24"]), (&there, "in", &["10.79.0.2/24"]))?;
-    there.rules("table ip t { chain c { type filter hook input priority 0; tcp dport 8099 drop; } }")?;
+    there.rules("table ip t { chain c { type filter hook input priority 0; tcp dport 8099 drop; }; }")?;
     let agent = Agent::start(&[])?;
     let curl = |arguments: &[&str], code: i32| -> Result<()> {
         let said = process::say(Command::new(program("curl")?).arg("-s").args(arguments), Duration::from_secs(20))?;
