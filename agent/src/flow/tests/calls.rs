@@ -4,7 +4,7 @@ use weir_common::conn::{self, Known};
 use weir_common::record::{Ended, Way};
 
 use super::wire::{AGENT, Bench, Socket, get, ok};
-use crate::model::{Exchange, Kind, Role, Thread, Visibility};
+use crate::model::{Exchange, Hosts, Kind, Role, Thread, Visibility};
 
 #[test]
 fn both_ends_of_one_call() {
@@ -44,6 +44,22 @@ fn a_peer_that_is_not_seen_is_no_parent() {
     let mut bench = Bench::new();
     bench.feed([server.opened(), server.pair(&get("/a"), &ok(""))]);
     assert_eq!(bench.calls()[0].ids.parent, None);
+}
+
+/// Two hosts with an agent each: the server's knows the client's span without a word between them.
+#[test]
+fn a_call_from_a_host_with_an_agent_has_the_span_there_as_parent() {
+    let (mut client, mut server) = Socket::two(1, 40_000);
+    let (mut there, mut here) = (Bench::new(), Bench::new());
+    let mut hosts = Hosts::default();
+    hosts.add("10.0.0.1".parse().unwrap(), 128, &[]);
+    here.worker = here.worker.beside(hosts.into());
+    there.feed([client.opened(), client.pair(&get("/a"), &ok(""))]);
+    here.feed([server.opened(), server.pair(&get("/a"), &ok(""))]);
+    let ([called], [answered]) = (there.calls(), here.calls()) else { panic!("{:?} {:?}", there.told(), here.told()) };
+    assert_eq!((called.kind, answered.kind), (Kind::Client, Kind::Server));
+    assert_eq!((answered.ids.trace, answered.ids.parent), (called.ids.trace, Some(called.ids.span)));
+    assert_eq!(called.ids.parent, None);
 }
 
 #[test]
