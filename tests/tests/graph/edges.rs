@@ -14,6 +14,7 @@ use weir_tests::peers::runtime::{Ask, Runtime, Serve, ask, script};
 use weir_tests::peers::{load, nginx::Nginx};
 use weir_tests::place::{self, Scratch, program};
 use weir_tests::process::{self, Process};
+use weir_tests::tmux::Tmux;
 use weir_tests::wait;
 use weir_tests::wire::{Server, Wire};
 
@@ -242,6 +243,38 @@ fn what_is_reset_or_never_answered_is_an_edge() -> Result<()> {
     for server in [answering, silent, rude] {
         server.stop()?;
     }
+    agent.finish()
+}
+
+#[test]
+fn the_text_fits_a_terminal() -> Result<()> {
+    const NAME: &str = "a-service-whose-name-is-longer-than-a-terminal-of-eighty-columns-can-show-beside-the-rest";
+    let nginx = Nginx::plain()?;
+    let agent = Agent::start(&[])?;
+    let mut curl = Command::new(program("curl")?);
+    // Four requests in three seconds: long enough to be named after its environment.
+    curl.env("OTEL_SERVICE_NAME", NAME).args(["-s", "-o", "/dev/null", "--retry", "3", "--retry-delay", "1"]);
+    process::run(curl.arg(nginx.url("/s/503")), Duration::from_secs(30))?;
+    let row = edge(NAME, "nginx", "http", nginx.port(), calls(4, 4));
+    is(&agent, &[nginx.port()], &Edges::from([row]))?;
+    // Whole where nothing says how wide it is.
+    let said = agent.say(&["graph"])?;
+    ensure!(said.code == 0 && said.out.contains(NAME), "{} {}", said.out, said.err);
+    let (socket, weir) = (agent.socket(), place::weir()?);
+    let line = format!("WEIR_CONTROL__SOCKET={} {} graph\n", socket.display(), weir.display());
+    let script = agent.scratch().write("graph.sh", line)?;
+    let tmux = Tmux::start(80, 24)?;
+    tmux.type_in(&format!("sh {}", script.display()))?;
+    tmux.press(&["Enter"])?;
+    let over = format!("http:{}", nginx.port());
+    let screen = tmux.until("the graph", |screen| screen.has(&over) && screen.last_is("$"))?;
+    let rows: Vec<Vec<&str>> = screen.0.iter().map(|line| line.split_whitespace().collect()).collect();
+    let cells = rows.iter().find(|row| row.get(2) == Some(&over.as_str())).context("no row in one line")?;
+    ensure!(cells.len() == 8 && cells[0].starts_with("a-service-") && cells[0].ends_with('…'), "{cells:?}");
+    ensure!(cells[1] == "nginx" && cells[3..6] == ["4", "-", "4"], "{cells:?}");
+    let head = ["CLIENT", "SERVER", "OVER", "CALLS", "CONNS", "FAILED", "P50", "P99", "NOTE"];
+    ensure!(rows.iter().any(|row| *row == head), "{screen:?}");
+    drop(tmux);
     agent.finish()
 }
 
