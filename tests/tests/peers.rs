@@ -15,6 +15,8 @@ use weir_tests::peers::nginx::{Nginx, STATUSES, content};
 use weir_tests::peers::proxy::{self, Proxy};
 use weir_tests::peers::runtime::{Ask, Runtime, Serve, ask, printed, script};
 use weir_tests::process;
+use weir_tests::shop::Shop;
+use weir_tests::shop::truth::{Counts, Truth};
 use weir_tests::wait;
 use weir_tests::wire::{Server, Wire};
 
@@ -113,6 +115,20 @@ fn foreign_protocols_run() -> Result<()> {
     Foreign::tls()?.tls_load(3)?;
     Foreign::grpc()?.grpc_load(20)?;
     assert!(Foreign::iperf()?.iperf_load(1)? > 1e8);
+    Ok(())
+}
+
+#[test]
+fn the_shop_takes_orders_and_logs_what_it_called() -> Result<()> {
+    const ORDERS: u64 = 20;
+    let shop = Shop::open()?;
+    shop.order(ORDERS, 50.0, &|| true)?;
+    let truth = Truth::of(&shop)?;
+    assert_eq!(truth.orders(), (1..=ORDERS).collect::<Vec<_>>());
+    // Six hops by HTTP, one of them refused; three to stores.
+    let (calls, stores): (Vec<_>, Vec<_>) = truth.edges.values().copied().partition(|counts| counts.calls > 0);
+    assert_eq!(calls, [Counts { calls: ORDERS, errors: 1, connections: 0 }; 6]);
+    assert_eq!(stores, [Counts { calls: 0, errors: 0, connections: ORDERS }; 3]);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::cgroup::Cgroup;
 use crate::netns::NetNs;
 use crate::place::{self, Scratch};
 use crate::process::{Process, children};
@@ -45,6 +46,8 @@ pub struct Setup<'a> {
     pub http: &'a str,
     /// Run inside a namespace.
     pub netns: Option<&'a NetNs>,
+    /// Run inside a control group.
+    pub cgroup: Option<&'a Cgroup>,
     /// Port; 0: a free one.
     pub port: u16,
     /// No access log (for loads where its cost matters).
@@ -87,6 +90,9 @@ impl Nginx {
             None => Command::new(place::program("nginx")?),
         };
         command.arg("-p").arg(scratch.path()).arg("-c").arg(path).args(["-e", "stderr"]);
+        if let Some(cgroup) = setup.cgroup {
+            command = cgroup.command(&command);
+        }
         let process = Process::start(command, "nginx", &scratch)?;
         let nginx = Self { process, scratch, port };
         let workers = setup.count();

@@ -136,10 +136,11 @@ fn built(name: &str, command: impl Fn(&std::path::Path) -> Result<Command>) -> R
 
 /// nginx in front, which mints a trace where its client names none.
 fn front(host: &Host, upstream: &str) -> Result<Nginx> {
-    let setup = Setup {
+    Nginx::start(&Setup {
         listen: &["0.0.0.0:PORT"],
         port: place("nginx")?.port,
         netns: Some(&host.netns),
+        cgroup: Some(&host.cgroup),
         http: &format!(
             "map $request_id $minted {{ \"~^(?<first>.{{16}})\" $first; }}
   map $http_traceparent $trace {{ default $http_traceparent; \"\" \"00-$request_id-$minted-01\"; }}
@@ -150,6 +151,5 @@ fn front(host: &Host, upstream: &str) -> Result<Nginx> {
       proxy_set_header Connection \"\"; proxy_set_header traceparent $trace;
     }",
         ..Setup::default()
-    };
-    host.cgroup.inside(|| Nginx::start(&setup))
+    })
 }
