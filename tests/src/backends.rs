@@ -96,7 +96,8 @@ scrape_configs:
         [("jaeger", self.jaeger.pid())].into_iter().chain(prometheus).collect()
     }
 
-    /// Who calls whom by Jaeger: calls by caller and called.
+    /// Who calls whom by Jaeger: calls by caller and called. Spans below others of their own service, which it counts too, are
+    /// left out.
     pub fn dependencies(&self) -> Result<BTreeMap<(String, String), u64>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let url = format!("{}/api/dependencies?endTs={now}&lookback=86400000", self.jaeger());
@@ -108,6 +109,7 @@ scrape_configs:
             let of_pair = row["callCount"].as_u64().with_context(|| format!("no callCount in {row}"))?;
             *calls.entry((name("parent")?, name("child")?)).or_default() += of_pair;
         }
+        calls.retain(|(parent, child), _| parent != child);
         Ok(calls)
     }
 
