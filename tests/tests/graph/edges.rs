@@ -253,7 +253,7 @@ fn the_text_fits_a_terminal() -> Result<()> {
     let agent = Agent::start(&[])?;
     let mut curl = Command::new(program("curl")?);
     // Four requests in three seconds: long enough to be named after its environment.
-    curl.env("OTEL_SERVICE_NAME", NAME).args(["-s", "-o", "/dev/null", "--retry", "3", "--retry-delay", "1"]);
+    curl.env("OTEL_SERVICE_NAME", NAME).args(["-s", "--retry", "3", "--retry-delay", "1"]);
     process::run(curl.arg(nginx.url("/s/503")), Duration::from_secs(30))?;
     let row = edge(NAME, "nginx", "http", nginx.port(), calls(4, 4));
     is(&agent, &[nginx.port()], &Edges::from([row]))?;

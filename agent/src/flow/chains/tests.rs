@@ -7,7 +7,7 @@ use weir_common::errand::{Doubt, Errand};
 use super::{AFTERWARDS, Chains, DOUBT, MOST, Note, PATIENCE};
 use crate::flow::exchange;
 use crate::meter::{Count, Meter};
-use crate::model::{Exchange, Http, Kind, Operation, Role, Stamp, Thread, TraceContext, example};
+use crate::model::{Exchange, Http, Kind, Link, Operation, Role, Stamp, Thread, TraceContext, example};
 use crate::proto::Begun;
 
 const MS: u64 = 1_000_000;
@@ -46,7 +46,7 @@ fn call(kind: Kind, n: u16, sent: u64, answered: u64, errand: Errand) -> Exchang
         Kind::Client => call.call.request.first.by = by,
         Kind::Server => response.first.by = by,
     }
-    call.ids = exchange::ids(&call.connection, None, 7, None).unwrap().1;
+    call.ids = exchange::ids(&call.connection, None, false, 7, None).unwrap().1;
     call
 }
 
@@ -54,7 +54,7 @@ fn call(kind: Kind, n: u16, sent: u64, answered: u64, errand: Errand) -> Exchang
 fn with_context(mut call: Exchange, n: u8) -> Exchange {
     let context = TraceContext { trace: [n; 16], span: [n; 8], flags: 1 };
     http(&mut call).context = Some(context);
-    call.ids = exchange::ids(&call.connection, None, 7, Some(context)).unwrap().1;
+    call.ids = exchange::ids(&call.connection, None, false, 7, Some(context)).unwrap().1;
     call
 }
 
@@ -71,7 +71,7 @@ fn far_end(client: &mut Exchange, errand: Errand) -> Exchange {
     (connection.local, connection.remote) = (client.connection.remote, client.connection.local);
     server.mirror = Some(Arc::clone(&client.connection));
     client.mirror = Some(Arc::clone(&server.connection));
-    server.ids = exchange::ids(&server.connection, server.mirror.as_deref(), 7, None).unwrap().1;
+    server.ids = exchange::ids(&server.connection, server.mirror.as_deref(), false, 7, None).unwrap().1;
     server
 }
 
@@ -142,6 +142,21 @@ fn a_thread_that_reads_asks_and_answers() {
     assert_eq!(bench.told(&one).ids.link, Some(exchange::far(&one)));
     assert_eq!(bench.told(&incoming).ids, incoming.ids);
     bench.counted(&[(Count::ChainThread, 2)]);
+}
+
+#[test]
+fn an_end_that_another_host_tells_keeps_its_parent() {
+    let mut bench = Bench::new();
+    let incoming = call(Kind::Server, 1, 10 * MS, 50 * MS, on(11 * MS));
+    let mut asks = call(Kind::Client, 2, 20 * MS, 30 * MS, on(11 * MS));
+    asks.elsewhere = true;
+    bench.asked(&asks);
+    bench.take(&asks);
+    bench.take(&incoming);
+    // In the trace in which that host tells its child, as it can't know of another.
+    let told = bench.told(&asks).ids;
+    assert_eq!((told.trace, told.parent), (asks.ids.trace, None));
+    assert_eq!(told.link, Some(Link { trace: incoming.ids.trace, span: incoming.ids.span }));
 }
 
 #[test]
