@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "programs",
     "capture",
     "graph",
+    "names",
     "identity",
     "traces",
     "otlp",

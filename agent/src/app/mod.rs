@@ -370,7 +370,7 @@ impl Core {
     fn snapshot(&self) -> Snapshot {
         let own = stats::own();
         let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
-        for (row, ..) in self.connections().unwrap_or_default() {
+        for Open { connection: row, .. } in self.connections().unwrap_or_default() {
             let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());
             *connections.entry(key).or_default() += 1;
         }

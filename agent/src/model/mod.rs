@@ -10,6 +10,7 @@ mod exchange;
 mod filter;
 mod hosts;
 pub mod json;
+mod lookup;
 mod pattern;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -24,5 +25,6 @@ pub use event::Event;
 pub use exchange::{Exchange, Ids, Kind, Link, Verdict};
 pub use filter::{Filter, FilterError, Statuses};
 pub use hosts::Hosts;
+pub use lookup::{Addresses, Lookup};
 pub use pattern::fits;
 pub use service::{Evidence, Process, Service};

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{End, Exchange, Http, Kind, Method, Operation, Service, Verdict};
+use super::{End, Evidence, Exchange, Http, Kind, Method, Operation, Service, Verdict};
 
 /// The schema that these names follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -91,7 +91,8 @@ pub fn span<'a>(exchange: &'a Exchange, emit: &mut impl FnMut(&'static str, Valu
     request(exchange, http, emit);
     response(exchange, http, emit);
     network(exchange, http, emit);
-    if let Some(peer) = &exchange.peer {
+    // What is outside is no service: `server.address` and `network.peer.address` tell it.
+    if let Some(peer) = exchange.peer.as_ref().filter(|peer| peer.evidence != Evidence::External) {
         emit("service.peer.name", Value::Str(&peer.name));
         if let Some(namespace) = &peer.namespace {
             emit("service.peer.namespace", Value::Str(namespace));
