@@ -46,6 +46,12 @@ pub enum Count {
     Skipped,
     /// Requests with a malformed, repeated or incomplete trace header.
     MalformedContext,
+    /// Requests whose forwarding headers or PROXY prefix came from a hop that is not trusted.
+    UntrustedForwarded,
+    /// Requests by a trusted proxy whose word on their client can't be used.
+    UnusableForwarded,
+    /// Requests by a trusted proxy in which two headers name two clients.
+    ContradictingForwarded,
     /// DNS messages that could not be read.
     MalformedDns,
     /// DNS answers to questions that nobody had asked so, or that were answered already.
@@ -94,7 +100,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -108,6 +114,9 @@ impl Count {
         Self::EvictedConnection,
         Self::Skipped,
         Self::MalformedContext,
+        Self::UntrustedForwarded,
+        Self::UnusableForwarded,
+        Self::ContradictingForwarded,
         Self::MalformedDns,
         Self::UnaskedDns,
         Self::RefusedDns,
@@ -149,6 +158,9 @@ impl Count {
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),
+            Self::UntrustedForwarded => (Unit::Event, "ignored", "untrusted_forwarded"),
+            Self::UnusableForwarded => (Unit::Event, "ignored", "unusable_forwarded"),
+            Self::ContradictingForwarded => (Unit::Event, "ignored", "contradicting_forwarded"),
             Self::MalformedDns => (Unit::Event, "ignored", "malformed_dns"),
             Self::UnaskedDns => (Unit::Event, "ignored", "dns_answer_not_asked_for"),
             Self::RefusedDns => (Unit::Event, "ignored", "dns_names_full"),
@@ -176,9 +188,15 @@ impl Count {
 }
 
 /// The agent's counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     counts: [AtomicU64; Count::ALL.len()],
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; Count::ALL.len()] }
+    }
 }
 
 impl Meter {

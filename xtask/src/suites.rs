@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "capture",
     "graph",
     "names",
+    "hops",
     "identity",
     "traces",
     "otlp",

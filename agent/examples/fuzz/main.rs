@@ -65,6 +65,7 @@ fn targets() -> Vec<Box<dyn Target>> {
     let mut targets: Vec<Box<dyn Target>> = vec![
         Box::new(http1::Machine::default()),
         Box::new(small::Traceparent),
+        Box::new(small::Hopping),
         Box::new(small::FirstBytes),
         Box::new(dns::Messages),
         Box::new(lists::Lists),

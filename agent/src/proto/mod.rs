@@ -2,6 +2,7 @@
 //! beyond their stated bounds.
 
 pub mod dns;
+pub mod forwarded;
 mod hex;
 pub mod http1;
 pub(crate) mod propagation;

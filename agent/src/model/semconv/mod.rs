@@ -155,8 +155,8 @@ fn response<'a>(exchange: &'a Exchange, http: &'a Http, emit: &mut impl FnMut(&'
 
 fn network<'a>(exchange: &'a Exchange, http: &'a Http, emit: &mut impl FnMut(&'static str, Value<'a>)) {
     let remote = exchange.connection.remote;
-    if exchange.kind == Kind::Server {
-        emit("client.address", Value::Ip(remote.ip()));
+    if let Some(client) = exchange.client {
+        emit("client.address", Value::Ip(client));
     }
     emit("network.peer.address", Value::Ip(remote.ip()));
     emit("network.peer.port", Value::Int(i64::from(remote.port())));

@@ -1,0 +1,5 @@
+//! What stands between a client and its server: proxies that are trusted or not, load balancers, address translation.
+
+mod claims;
+mod proxies;
+mod stage;
