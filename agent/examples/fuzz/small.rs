@@ -203,6 +203,7 @@ fn exchange() -> Option<Exchange> {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
         client: None,
         start_unix_ns: 0,
         verdict: Verdict::Allowed,

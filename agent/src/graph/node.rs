@@ -71,6 +71,11 @@ impl<'a> NodeRef<'a> {
         Self::Address(address)
     }
 
+    /// By what the client called the server, where that was translated.
+    pub(super) fn via(exchange: &'a Exchange) -> Option<Self> {
+        Self::known(exchange.via.as_deref()?)
+    }
+
     /// The other end of a connection.
     pub(super) fn end(peer: Option<&'a Service>, connection: &Connection) -> Self {
         peer.and_then(Self::known).unwrap_or(Self::Address(connection.remote.ip()))

@@ -63,6 +63,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
         client: (kind == Kind::Server).then(|| remote.parse::<std::net::SocketAddr>().unwrap().ip()),
         start_unix_ns: 1_700_000_000_000_000_000,
         verdict: Verdict::Allowed,

@@ -52,6 +52,7 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
         client: None,
         start_unix_ns: 1,
         verdict: Verdict::Allowed,

@@ -48,6 +48,16 @@ fn edges(agent: &Agent, ports: &[u16]) -> Result<Vec<Edge>> {
     Ok(found)
 }
 
+/// By what names the calls of the edge to `port` came, with how many each.
+pub(crate) fn via(agent: &Agent, port: u16) -> Result<Vec<(String, u64)>> {
+    let graph = agent.json(&["graph"])?;
+    let edges = graph["edges"].as_array().context("no edges")?;
+    let edge = edges.iter().find(|edge| edge["server_port"] == port).context("no edge")?;
+    let Some(rows) = edge["via"].as_array() else { return Ok(Vec::new()) };
+    let row = |row: &Value| Some((row["service.name"].as_str()?.to_owned(), row["calls"].as_u64()?));
+    rows.iter().map(|it| row(it).with_context(|| it.to_string())).collect()
+}
+
 /// The graph has exactly these edges to `ports`.
 pub(crate) fn are(agent: &Agent, ports: &[u16], expected: &[(&str, &str, u16, u64)]) -> Result<()> {
     let mut expected: Vec<Edge> =

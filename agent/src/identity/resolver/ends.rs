@@ -98,6 +98,16 @@ impl Resolver {
         if exchange.peer.is_none() {
             exchange.peer = self.far(&connection, !server);
         }
+        exchange.via = exchange.mirror.as_ref().and_then(|mirror| {
+            let (client, answering) = if server { (&**mirror, &*connection) } else { (&*connection, &**mirror) };
+            (client.remote != answering.local).then(|| self.called(client))
+        });
+    }
+
+    /// By what name the client of a connection whose address was translated called its server.
+    fn called(&mut self, client: &Connection) -> Arc<Service> {
+        let known = self.far(client, true);
+        known.unwrap_or_else(|| self.external(&client.remote.ip().to_string()))
     }
 
     /// A thread was seen to send on a connection.

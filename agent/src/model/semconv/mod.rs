@@ -98,6 +98,12 @@ pub fn span<'a>(exchange: &'a Exchange, emit: &mut impl FnMut(&'static str, Valu
             emit("service.peer.namespace", Value::Str(namespace));
         }
     }
+    if let Some(via) = &exchange.via {
+        emit("weir.via.name", Value::Str(&via.name));
+        if let Some(namespace) = &via.namespace {
+            emit("weir.via.namespace", Value::Str(namespace));
+        }
+    }
     own(exchange, emit);
 }
 
