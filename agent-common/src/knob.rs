@@ -99,6 +99,12 @@ impl Slot {
     pub const CLOSED: Self = Self(10);
     /// Received segments that TCP drops for their checksum: nothing in them was sent so.
     pub const CHECKSUM: Self = Self(11);
+    /// DNS messages that were left out: no socket of this node had asked so, or had been answered often enough.
+    pub const DNS_UNASKED: Self = Self(13);
+    /// DNS messages left out because there were too many in a second.
+    pub const DNS_FLOOD: Self = Self(14);
+    /// DNS messages lost because the ring was full or the message could not be read.
+    pub const LOST_DNS: Self = Self(15);
     /// How many slots there are.
     pub const COUNT: u32 = 16;
 }

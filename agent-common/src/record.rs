@@ -28,6 +28,8 @@ impl Kind {
     pub const READ: Self = Self(8);
     /// [`Asked`]: a thread that is on an errand sent a request.
     pub const ASKED: Self = Self(9);
+    /// [`Dns`]: a question to port 53, or an answer to one.
+    pub const DNS: Self = Self(10);
 }
 
 /// First bytes of every record.
@@ -239,8 +241,10 @@ pub struct Closed {
     pub role: u8,
     /// 1: the reset came from the peer; 2: it was sent by this side; 0: there was none, or it was not seen.
     pub reset_by: u8,
+    /// As in [`Opened`].
+    pub netns: u64,
 }
-const _: () = assert!(size_of::<Closed>() == 128);
+const _: () = assert!(size_of::<Closed>() == 136);
 
 /// Longest command line that is kept, in bytes, NUL between arguments.
 pub const ARGS: usize = 512;
@@ -274,3 +278,28 @@ pub struct Exit {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Exit>() == 32);
+
+/// Longest DNS message of which all is kept, bytes. What is longer came in fragments: resolvers ask for 1232 or 4096
+/// bytes at most (RFC 9715).
+pub const MESSAGE: usize = MEDIUM;
+
+/// A DNS message over UDP; `kept` bytes of it follow, its first ones.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Dns {
+    /// Common start; `conn` is the cookie of the socket that asks.
+    pub head: Head,
+    /// Of a question: `bpf_get_netns_cookie` of the socket; 0 where unknown.
+    pub netns: u64,
+    /// Of a question: the process that asks; 0 where unknown.
+    pub tgid: u32,
+    /// Length of the message.
+    pub len: u32,
+    /// Bytes that follow in the record.
+    pub kept: u32,
+    /// [`Way::OUT`]: a question; [`Way::IN`]: an answer.
+    pub way: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+const _: () = assert!(size_of::<Dns>() == 48);

@@ -10,9 +10,10 @@ fn sizes_have_no_padding() {
     assert_eq!(size_of::<record::Head>(), 2 + 2 + 4 + 8 + 8);
     assert_eq!(size_of::<record::Segment>(), 8 + 4 + 4 + 4 + 1 + 1 + 2);
     assert_eq!(size_of::<record::Opened>(), 24 + 40 + 40 + 8 + 8 + 1 + 1 + 1 + 5 + 8);
-    assert_eq!(size_of::<record::Closed>(), 24 + 40 + 40 + 16 + 4 + 4);
+    assert_eq!(size_of::<record::Closed>(), 24 + 40 + 40 + 16 + 4 + 4 + 8);
     assert_eq!(size_of::<record::Read>(), 24 + 4 + 4);
     assert_eq!(size_of::<record::Asked>(), 24 + 8 + 4 * 4);
+    assert_eq!(size_of::<record::Dns>(), 24 + 8 + 4 + 4 + 4 + 1 + 3);
     assert_eq!(size_of::<knob::Offsets>(), 18 * 4);
 }
 

@@ -10,6 +10,7 @@
 mod checksum;
 mod conn;
 mod copy;
+mod dns;
 mod early;
 mod emit;
 mod errand;

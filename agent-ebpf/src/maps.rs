@@ -15,6 +15,7 @@ use weir_common::verdict::{
 
 use crate::checksum::Sum;
 use crate::conn::{Conn, Stage};
+use crate::dns::{Asked, Budget, Question};
 use crate::early::{Early, SLOTS};
 use crate::errand::{Caller, Walk};
 use crate::gate::state::Gate;
@@ -189,6 +190,16 @@ map! {
 map! {
     /// Processes that take requests, by process id; until the process ends. Those beyond the bound have no chains.
     CALLERS: Callers, BPF_MAP_TYPE_HASH, u32, Caller, 4096, 0
+}
+
+map! {
+    /// Questions of DNS that wait for their answers. The one that waited longest goes first.
+    ASKED: Questions, BPF_MAP_TYPE_LRU_HASH, Question, Asked, 4096, 0
+}
+
+map! {
+    /// How many DNS messages may still be handed over in the running second.
+    DNS_BUDGET: Budgets, BPF_MAP_TYPE_PERCPU_ARRAY, u32, Budget, 1, 0
 }
 
 /// Records for the agent. Its size is set by the loader (`kernel.ring`).

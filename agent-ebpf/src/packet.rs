@@ -47,9 +47,21 @@ macro_rules! word {
 }
 pub(crate) use word;
 
+/// Why a packet is no segment to look at.
+pub(crate) enum Other {
+    /// Its headers can't be read.
+    Unreadable,
+    /// UDP from or to port 53.
+    Dns,
+}
+
+/// `IPPROTO_UDP`; port 53 as it lies in memory.
+const UDP: u8 = 17;
+const DOMAIN: u64 = 53u16.to_be() as u64;
+
 /// Reads the headers. `Ok(None)`: not TCP, or nothing that Weir looks at (a pure acknowledgement).
 #[inline(always)]
-pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, ()> {
+pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, Other> {
     // SAFETY: the context of a cgroup_skb program.
     let (total, data, end) = unsafe { ((*skb).len, (*skb).data as usize, (*skb).data_end as usize) };
     if total < 40 {
@@ -57,8 +69,10 @@ pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, ()> {
     }
     // An IPv4 and a TCP header, neither with a part elsewhere: read where they lie.
     if data + 40 <= end && word!(data, 0, "u8") == 0x45 {
-        if word!(data, 9, "u8") != 6 {
-            return Ok(None);
+        let protocol = word!(data, 9, "u8");
+        if protocol != 6 {
+            let dns = word!(data, 20, "u16") == DOMAIN || word!(data, 22, "u16") == DOMAIN;
+            return if protocol == u64::from(UDP) && dns { Err(Other::Dns) } else { Ok(None) };
         }
         let (seq, ack) = (word!(data, 24, "u32") as u32, word!(data, 28, "u32") as u32);
         let (header, flags) = (word!(data, 32, "u8") as u32, word!(data, 33, "u8") as u8);
@@ -104,21 +118,23 @@ fn segment(total: u32, ip: u32, header: u32, flags: u8, seq: u32, ack: u32) -> O
 
 /// As [`parse`], where the headers do not lie in one piece, are longer, or those of IPv6.
 #[inline(always)]
-fn elsewhere(skb: *mut __sk_buff, total: u32) -> Result<Option<Packet>, ()> {
+fn elsewhere(skb: *mut __sk_buff, total: u32) -> Result<Option<Packet>, Other> {
     // One read of an IPv4 and a TCP header without options: cheaper than a read a field.
     let mut b = [0u8; 40];
     // SAFETY: `b` is 40 bytes long.
     if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 40) } != 0 {
-        return Err(());
+        return Err(Other::Unreadable);
     }
     let ip = match b[0] >> 4 {
         4 => {
+            let ip = u32::from(b[0] & 15) * 4;
             if b[9] != 6 {
-                return Ok(None);
+                return if b[9] == UDP { datagram(skb, ip) } else { Ok(None) };
             }
-            u32::from(b[0] & 15) * 4
+            ip
         }
-        6 => match ipv6(skb, b[6])? {
+        6 if b[6] == UDP => return datagram(skb, 40),
+        6 => match ipv6(skb, b[6]).map_err(|()| Other::Unreadable)? {
             Some(at) => at,
             None => return Ok(None),
         },
@@ -131,13 +147,25 @@ fn elsewhere(skb: *mut __sk_buff, total: u32) -> Result<Option<Packet>, ()> {
     } else {
         // SAFETY: `t` is 16 bytes long.
         if unsafe { bpf_skb_load_bytes(skb.cast(), ip, t.as_mut_ptr().cast(), 16) } != 0 {
-            return Err(());
+            return Err(Other::Unreadable);
         }
         &t
     };
     let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     let ack = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
     Ok(segment(total, ip, u32::from(tcp[12]), tcp[13], seq, ack))
+}
+
+/// Whether a UDP header at `at` is from or to port 53.
+#[inline(always)]
+fn datagram(skb: *mut __sk_buff, at: u32) -> Result<Option<Packet>, Other> {
+    let mut ports = [0u8; 4];
+    // SAFETY: `ports` is 4 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), at, ports.as_mut_ptr().cast(), 4) } != 0 {
+        return Ok(None);
+    }
+    let is = |high: u8, low: u8| u16::from_be_bytes([high, low]) == 53;
+    if is(ports[0], ports[1]) || is(ports[2], ports[3]) { Err(Other::Dns) } else { Ok(None) }
 }
 
 /// Walks extension headers (RFC 8200 §4): hop-by-hop, routing, destination options; a fragment is not followed.

@@ -45,7 +45,12 @@ pub(crate) fn sender(conn: &mut Conn, sk: *mut bpf_sock) -> Thread {
 /// number.
 #[inline(always)]
 fn address(conn: &mut Conn, sk: *mut bpf_sock) -> u64 {
-    let slot = core::ptr::addr_of_mut!(conn.sk);
+    number(core::ptr::addr_of_mut!(conn.sk), sk)
+}
+
+/// As [`address`], by way of a number in any map.
+#[inline(always)]
+fn number(slot: *mut u64, sk: *mut bpf_sock) -> u64 {
     // SAFETY: a field of a live map value.
     unsafe {
         slot.write_volatile(sk as u64);
@@ -57,11 +62,17 @@ fn address(conn: &mut Conn, sk: *mut bpf_sock) -> u64 {
 /// 0 where it can't be read.
 #[inline(always)]
 pub(crate) fn netns(conn: &mut Conn, sk: *mut bpf_sock) -> u64 {
+    netns_by(core::ptr::addr_of_mut!(conn.sk), sk)
+}
+
+/// As [`netns`], by way of a number in any map.
+#[inline(always)]
+pub(crate) fn netns_by(slot: *mut u64, sk: *mut bpf_sock) -> u64 {
     let offsets = knobs::offsets();
     if !knobs::known(offsets.sock_net) || !knobs::known(offsets.net_cookie) {
         return 0;
     }
-    let net = read::<u64>(address(conn, sk) + u64::from(offsets.sock_net));
+    let net = read::<u64>(number(slot, sk) + u64::from(offsets.sock_net));
     read::<u64>(net + u64::from(offsets.net_cookie))
 }
 

@@ -71,6 +71,8 @@ fn main() -> Result<(), BadTemplate> {
             mirror: None,
             elsewhere: false,
             peer: None,
+            via: None,
+            client: None,
             start_unix_ns: 0,
             verdict: Verdict::Allowed,
         })

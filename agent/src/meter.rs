@@ -46,6 +46,20 @@ pub enum Count {
     Skipped,
     /// Requests with a malformed, repeated or incomplete trace header.
     MalformedContext,
+    /// Requests whose forwarding headers or PROXY prefix came from a hop that is not trusted.
+    UntrustedForwarded,
+    /// Requests by a trusted proxy whose word on their client can't be used.
+    UnusableForwarded,
+    /// Requests by a trusted proxy in which two headers name two clients.
+    ContradictingForwarded,
+    /// DNS messages that could not be read.
+    MalformedDns,
+    /// DNS answers to questions that nobody had asked so, or that were answered already.
+    UnaskedDns,
+    /// DNS answers whose addresses found no room.
+    RefusedDns,
+    /// Connections to an address that had several names.
+    AmbiguousName,
     /// Annotations of pods that set a Resource attribute to something too long, or to too many.
     RefusedAnnotation,
     /// Pods, Services and addresses of the cluster that are left out because what is known of them is bounded.
@@ -92,7 +106,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 41] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -106,6 +120,13 @@ impl Count {
         Self::EvictedConnection,
         Self::Skipped,
         Self::MalformedContext,
+        Self::UntrustedForwarded,
+        Self::UnusableForwarded,
+        Self::ContradictingForwarded,
+        Self::MalformedDns,
+        Self::UnaskedDns,
+        Self::RefusedDns,
+        Self::AmbiguousName,
         Self::RefusedAnnotation,
         Self::EvictedKubernetes,
         Self::ChainCarried,
@@ -146,6 +167,13 @@ impl Count {
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),
+            Self::UntrustedForwarded => (Unit::Event, "ignored", "untrusted_forwarded"),
+            Self::UnusableForwarded => (Unit::Event, "ignored", "unusable_forwarded"),
+            Self::ContradictingForwarded => (Unit::Event, "ignored", "contradicting_forwarded"),
+            Self::MalformedDns => (Unit::Event, "ignored", "malformed_dns"),
+            Self::UnaskedDns => (Unit::Event, "ignored", "dns_answer_not_asked_for"),
+            Self::RefusedDns => (Unit::Event, "ignored", "dns_names_full"),
+            Self::AmbiguousName => (Unit::Event, "ignored", "ambiguous_dns_name"),
             Self::RefusedAnnotation => (Unit::Event, "ignored", "unusable_annotation"),
             Self::EvictedKubernetes => (Unit::Event, "evicted", "kubernetes_object"),
             Self::ChainCarried => (Unit::Chain, "carried", ""),

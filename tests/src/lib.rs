@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod collector;
 pub mod crowd;
+pub mod dns;
 pub mod ledger;
 pub mod netns;
 pub mod peers;

@@ -1,7 +1,8 @@
 //! Network namespaces with their cables and rules, removed when dropped.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -38,6 +39,18 @@ impl NetNs {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Programs inside ask this name server: `ip netns exec` shows them a `/etc/resolv.conf` of their own.
+    pub fn resolver(&self, address: &str) -> Result<()> {
+        let folder = self.files();
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        fs::write(folder.join("resolv.conf"), format!("nameserver {address}\n"))?;
+        Ok(())
+    }
+
+    fn files(&self) -> PathBuf {
+        PathBuf::from("/etc/netns").join(&self.name)
     }
 
     /// A command that will run inside.
@@ -120,6 +133,8 @@ impl NetNs {
 
 impl Drop for NetNs {
     fn drop(&mut self) {
+        // Most have no files of their own.
+        drop(fs::remove_dir_all(self.files()));
         if let Err(error) = ip(&format!("netns del {}", self.name)) {
             eprintln!("{error:#}");
         }

@@ -24,6 +24,8 @@ const ORDER: &[&str] = &[
     "programs",
     "capture",
     "graph",
+    "names",
+    "hops",
     "identity",
     "traces",
     "otlp",

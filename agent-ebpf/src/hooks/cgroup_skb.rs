@@ -11,10 +11,10 @@ use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG
 
 use crate::conn::{Conn, Stage, stage, staged, wide};
 use crate::framing::{self, like};
-use crate::packet::{self, FIN, PEEK, Packet, RST};
+use crate::packet::{self, FIN, Other, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
-use crate::{checksum, copy, early, emit, errand, who};
+use crate::{checksum, copy, dns, early, emit, errand, who};
 
 /// Bytes of an answer that are kept whole after a request that was longer than what is held.
 const WIDE: u32 = 256 << 10;
@@ -51,8 +51,12 @@ fn segment(skb: *mut __sk_buff, way: Way) -> i32 {
     let packet = match packet::parse(skb) {
         Ok(Some(packet)) => packet,
         Ok(None) => return PASS,
-        Err(()) => {
+        Err(Other::Unreadable) => {
             count(Slot::LOST_UNREADABLE, 1);
+            return PASS;
+        }
+        Err(Other::Dns) => {
+            dns::message(skb, way);
             return PASS;
         }
     };

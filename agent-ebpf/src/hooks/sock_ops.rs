@@ -210,6 +210,7 @@ fn state(ops: *mut bpf_sock_ops, from: u32, to: u32) {
         (&raw mut (*record).ended).write(ended.0);
         (&raw mut (*record).role).write(conn.role);
         (&raw mut (*record).reset_by).write(conn.reset_by);
+        (&raw mut (*record).netns).write(conn.netns);
     }
     emit::submit(record);
     // A socket that connects again starts anew.

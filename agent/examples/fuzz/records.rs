@@ -38,7 +38,7 @@ impl Target for Decoder {
         if let Some([kind, more, ..]) = self.bytes.get_mut(..2) {
             (*kind, *more) = (random.below(11) as u8, 0);
         }
-        for at in [HEAD + 16, HEAD + 16 + SEGMENT, 68, 69] {
+        for at in [HEAD + 16, HEAD + 16 + SEGMENT, 68, 69, 40] {
             // Lengths that may fit.
             if let Some(length) = self.bytes.get_mut(at..at + 4).filter(|_| random.one_in(2)) {
                 length.copy_from_slice(&(random.below(700) as u32).to_ne_bytes());
@@ -49,6 +49,7 @@ impl Target for Decoder {
             Some(Event::Pair(pair, request, response)) => {
                 (pair.request.kept as usize + pair.response.kept as usize, request.len() + response.len())
             }
+            Some(Event::Dns(dns, kept)) => (dns.kept as usize, kept.len()),
             Some(Event::Exec(exec, args)) => (exec.len as usize, args.len()),
             _ => (0, 0),
         };
@@ -135,7 +136,7 @@ impl Assembly {
 
     fn closed(&mut self, random: &mut Random, conn: u64, at: u64) {
         self.head(Kind::CLOSED, 0, 0, conn, at);
-        random.bytes(&mut self.record, 128 - HEAD);
+        random.bytes(&mut self.record, 136 - HEAD);
         let ended = random.below(3) as u8;
         if let Some(to) = self.record.get_mut(125) {
             *to = ended;

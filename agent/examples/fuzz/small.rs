@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use weir::model::{
-    Call, Connection, End, Exchange, Http, Ids, Kind, Message, Method, Operation, Role, Service, Stamp, Thread,
-    Verdict, Version,
+    Call, Connection, End, Exchange, HOPS, Hops, Http, Ids, Kind, Message, Method, Operation, Role, Service, Stamp,
+    Thread, Verdict, Version,
 };
 use weir::proto::proxy::{self, Prefix};
-use weir::proto::{Guess, PROTOCOLS, traceparent};
+use weir::proto::{Guess, PROTOCOLS, forwarded, traceparent};
 use weir::redact::{Level, Patterns, Redactor, Settings};
 
 use crate::random::Random;
@@ -34,6 +34,31 @@ impl Target for Traceparent {
     }
 }
 
+/// `X-Forwarded-For` and `Forwarded`.
+pub(crate) struct Hopping;
+
+impl Target for Hopping {
+    fn name(&self) -> &'static str {
+        "forwarded"
+    }
+
+    fn run(&mut self, random: &mut Random) -> Outcome {
+        let mut hops = Hops::default();
+        forwarded::x_forwarded_for(b"192.0.2.1, [2001:db8::1]:80", false, &mut hops);
+        forwarded::forwarded(b"by=_a;for=192.0.2.1, for=\"[2001:db8::1]:80\"", false, &mut hops);
+        if hops.last.iter().flatten().count() != 4 {
+            return Err("a valid list was not understood".into());
+        }
+        let mut value = b"for=192.0.2.1;proto=http, for=\"[2001:db8::1]:80\", 10.0.0.1:8, ::1".to_vec();
+        random.mutate(&mut value, &[b",", b";", b"\"", b"\\", b"for=", b"[", b"]", b":", b" ", b"10.0.0.1"]);
+        for _ in 0..1 + random.below(20) {
+            forwarded::x_forwarded_for(&value, random.one_in(2), &mut hops);
+            forwarded::forwarded(&value, random.one_in(2), &mut hops);
+        }
+        if hops.last.len() > HOPS { Err(format!("{} hops kept", hops.last.len())) } else { Ok(hops.last.len()) }
+    }
+}
+
 /// PROXY protocol and the first bytes of a connection.
 pub(crate) struct FirstBytes;
 
@@ -54,6 +79,10 @@ impl Target for FirstBytes {
         random.mutate(&mut bytes, WORDS);
         if proxy::prefix(&bytes) == Prefix::Unsure && bytes.len() > 107 {
             return Err("unsure beyond the longest prefix".into());
+        }
+        let source = proxy::source(&bytes);
+        if source.is_some() && proxy::prefix(&bytes) == Prefix::Absent {
+            return Err("a source without a prefix".into());
         }
         let other = if random.one_in(2) { &b"HTTP/1.1 200 OK\r\n"[..] } else { b"" };
         for protocol in PROTOCOLS {
@@ -148,6 +177,7 @@ fn exchange() -> Option<Exchange> {
                 status: Some(200),
                 context: None,
                 forwarded: None,
+                way: None,
                 user_agent: None,
                 request_id: None,
             }),
@@ -173,6 +203,8 @@ fn exchange() -> Option<Exchange> {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
+        client: None,
         start_unix_ns: 0,
         verdict: Verdict::Allowed,
     })

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use crate::clock::{self, Offset};
 use crate::flow::{Chains, Output, Worker};
-use crate::identity::{Counts, Resolver, Seen};
+use crate::identity::{Counts, Heard, Resolver, Seen};
 use crate::kernel::ring::Reader;
 use crate::kernel::tables::Foreign;
 use crate::meter::{Count, Meter};
 use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Service, Thread};
+use crate::proto::dns::{self, Nothing};
+
+use weir_common::record::{Dns, Way};
 
 use super::blocks::{Blocks, groups::Known};
 use super::refusals::Refusals;
@@ -21,8 +24,18 @@ const TICK_NS: u64 = 100_000_000;
 /// How often the offset of the wall clock is measured.
 const CLOCK_NS: u64 = 1_000_000_000;
 
-/// A live connection, its owner's service, and that of its other end where it is proven.
-pub type Open = (OpenConnection, Arc<Service>, Option<Arc<Service>>);
+/// A live connection with who is at its ends.
+#[derive(Debug)]
+pub struct Open {
+    /// The connection.
+    pub connection: OpenConnection,
+    /// The service of its owner.
+    pub service: Arc<Service>,
+    /// Its other end, where it is proven.
+    pub peer: Option<Arc<Service>>,
+    /// It has none because several names could be meant.
+    pub ambiguous: bool,
+}
 
 /// What others may ask of the capturing thread.
 pub(super) enum Ask {
@@ -149,8 +162,12 @@ impl Capture {
                     {
                         blocks.process(known, opened.owner.tgid, &service);
                     }
+                    if resolver.is_ambiguous(opened.head.conn) {
+                        meter.add(Count::AmbiguousName, 1);
+                    }
                     return worker.event(Event::Opened(&opened), out);
                 }
+                Event::Dns(dns, message) => return heard(resolver, meter, dns, message),
                 Event::Refused(told) => {
                     let sends = told.role == weir_common::conn::Role::CLIENT.0;
                     let sender = sends.then(|| resolver.process(told.owner.tgid, told.head.at)).flatten();
@@ -192,6 +209,9 @@ impl Capture {
         }
         for connection in out.ended.drain(..) {
             let (ends, at) = (&connection.connection, connection.ended_at);
+            if !connection.established {
+                self.resolver.failed(ends);
+            }
             let service = self.resolver.at_end_of(ends, at);
             let peer = self.resolver.peer(ends, connection.mirror.as_deref(), at);
             let unix_ns = self.clock.unix_ns(at);
@@ -217,7 +237,8 @@ impl Capture {
                     .map(|row| {
                         let service = self.resolver.at_end_of(&row.connection, now);
                         let peer = self.resolver.peer(&row.connection, row.mirror.as_deref(), now);
-                        (row, service, peer)
+                        let ambiguous = peer.is_none() && self.resolver.is_ambiguous(row.connection.cookie);
+                        Open { connection: row, service, peer, ambiguous }
                     })
                     .collect();
                 let _ = to.try_send(rows);
@@ -237,5 +258,21 @@ impl Capture {
             }
             Ask::Stop => {}
         }
+    }
+}
+
+/// Takes a DNS message along.
+fn heard(resolver: &mut Resolver, meter: &Meter, dns: &Dns, message: &[u8]) {
+    let told = if Way(dns.way) == Way::OUT {
+        dns::question(message).map(|lookup| resolver.asked(dns, lookup))
+    } else {
+        dns::answer(message).map(|told| match resolver.answered(dns, &told) {
+            Heard::Kept => {}
+            Heard::Unasked => meter.add(Count::UnaskedDns, 1),
+            Heard::Full => meter.add(Count::RefusedDns, 1),
+        })
+    };
+    if told == Err(Nothing::Malformed) {
+        meter.add(Count::MalformedDns, 1);
     }
 }

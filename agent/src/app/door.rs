@@ -89,12 +89,13 @@ impl Backend for Door {
     fn connections(&self) -> Result<Vec<ConnectionRow>, Unavailable> {
         let clock = Offset::new();
         let rows = self.core.connections().map_err(|error| unavailable(&error))?.into_iter();
-        let rows = rows.filter(|(connection, ..)| !connection.own).map(|(connection, service, peer)| ConnectionRow {
-            opened_unix_ns: clock.unix_ns(connection.connection.opened_at),
-            last_unix_ns: clock.unix_ns(connection.last_at),
-            connection,
-            service: self.shown(&service),
-            peer: peer.map(|peer| self.shown(&peer)),
+        let rows = rows.filter(|open| !open.connection.own).map(|open| ConnectionRow {
+            opened_unix_ns: clock.unix_ns(open.connection.connection.opened_at),
+            last_unix_ns: clock.unix_ns(open.connection.last_at),
+            connection: open.connection,
+            service: self.shown(&open.service),
+            peer: open.peer.map(|peer| self.shown(&peer)),
+            ambiguous: open.ambiguous,
         });
         Ok(rows.collect())
     }

@@ -12,6 +12,7 @@ use crate::export::{Exporter, Metrics};
 use crate::graph::Graph;
 use crate::meter::{Count, Meter};
 use crate::model::{Exchange, Kind, Role, Verdict};
+use crate::policy::proxies::{Ignored, Proxies};
 use crate::recent::Recent;
 use crate::redact::Redactor;
 
@@ -25,6 +26,7 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(super) struct Bench {
     pub redactor: Redactor,
     pub select: Select,
+    pub proxies: Proxies,
     pub exporter: Option<Arc<Exporter>>,
 }
 
@@ -75,6 +77,14 @@ impl Judge {
             if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
                 self.meter.add(Count::FilteredSelect, 1);
                 continue;
+            }
+            if let Err(ignored) = bench.proxies.settle(&mut exchange) {
+                let count = match ignored {
+                    Ignored::Untrusted => Count::UntrustedForwarded,
+                    Ignored::Unusable => Count::UnusableForwarded,
+                    Ignored::Contradicting => Count::ContradictingForwarded,
+                };
+                self.meter.add(count, 1);
             }
             // Rules read what the redactor takes away.
             self.blocks.saw(&exchange);

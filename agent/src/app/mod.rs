@@ -168,7 +168,7 @@ impl Agent {
             resolver.watch(news);
             watch
         });
-        let bench = Bench { redactor, select: settings.select.clone(), exporter };
+        let bench = Bench { redactor, select: settings.select.clone(), proxies: settings.proxies.clone(), exporter };
         let bench = Arc::new(RwLock::new(bench));
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
@@ -330,8 +330,8 @@ impl Core {
         let used = |at| since.is_none_or(|since| clock.unix_ns(at) >= since);
         let open = rows
             .iter()
-            .filter(|(connection, ..)| used(connection.last_at))
-            .map(|(connection, service, peer)| graph::Open { connection, service, peer: peer.as_deref() });
+            .filter(|open| used(open.connection.last_at))
+            .map(|Open { connection, service, peer, .. }| graph::Open { connection, service, peer: peer.as_deref() });
         let graph = self.graph();
         let mut snapshot = graph.snapshot(since);
         graph.add_open(&mut snapshot, open);
@@ -372,7 +372,7 @@ impl Core {
     fn snapshot(&self) -> Snapshot {
         let own = stats::own();
         let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
-        for (row, ..) in self.connections().unwrap_or_default() {
+        for Open { connection: row, .. } in self.connections().unwrap_or_default() {
             let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());
             *connections.entry(key).or_default() += 1;
         }

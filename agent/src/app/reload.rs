@@ -66,6 +66,7 @@ impl Core {
             let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);
             bench.redactor = redactor;
             bench.select = new.select.clone();
+            bench.proxies = new.proxies.clone();
             started.and_then(|started| std::mem::replace(&mut bench.exporter, started))
         };
         self.recent.set_limit(usize::try_from(new.recent.memory).unwrap_or(usize::MAX));

@@ -85,6 +85,9 @@ impl Core {
             Row { stage: "closed", reason: "", count: kernel(Slot::CLOSED) },
             Row { stage: "lost", reason: "announcement_ring_full", count: kernel(Slot::LOST_EVENT) },
             Row { stage: "lost", reason: "no_socket_storage", count: kernel(Slot::NO_STORAGE) },
+            Row { stage: "ignored", reason: "dns_packet_not_asked_for", count: kernel(Slot::DNS_UNASKED) },
+            Row { stage: "lost", reason: "dns_flood", count: kernel(Slot::DNS_FLOOD) },
+            Row { stage: "lost", reason: "dns_ring_full", count: kernel(Slot::LOST_DNS) },
         ];
         rows.extend(rows_of(&self.meter, Unit::Event));
         rows

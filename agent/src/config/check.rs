@@ -16,7 +16,10 @@ use super::{
     tree::Node,
     written::{Breaker, Compression, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
 };
-use crate::{model::Hosts, policy::written::WrittenRule};
+use crate::{
+    model::Hosts,
+    policy::{proxies::Proxies, written::WrittenRule},
+};
 
 /// A configuration that can be used as it is: all values are in range.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub kubernetes: Kubernetes,
     /// Other hosts that have an agent of their own.
     pub hosts: Arc<Hosts>,
+    /// Proxies whose word on a call's client counts.
+    pub proxies: Proxies,
     /// Endpoint names.
     pub routes: Routes,
     /// How TLS plaintext is read.
@@ -216,6 +221,7 @@ pub(super) fn usable(
         identity: check.identity(written),
         kubernetes: check.kubernetes(written),
         hosts: Arc::new(check.hosts(written)),
+        proxies: check.proxies(&written.proxies),
         routes: check.routes(written),
         tls: check.tls(written),
         traces: check.traces(written),

@@ -5,6 +5,7 @@ mod feeds;
 mod hosts;
 mod layers;
 mod problem;
+mod proxies;
 mod quantity;
 mod read;
 mod rules;
@@ -22,6 +23,7 @@ pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Route
 pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, WrittenFeed};
 pub use hosts::{HostService, WrittenHost};
 pub use problem::{Place, Problem, Problems};
+pub use proxies::{WrittenHeader, WrittenProxies};
 pub use quantity::{Size, Time};
 pub use rules::RulesFile;
 pub use select::Select;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Size, Time, feeds::WrittenFeed, hosts::WrittenHost};
+use super::{Size, Time, feeds::WrittenFeed, hosts::WrittenHost, proxies::WrittenProxies};
 use crate::policy::written::WrittenRule;
 
 /// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
@@ -36,6 +36,8 @@ pub struct Written {
     pub kubernetes: Kubernetes,
     /// Other hosts that have an agent of their own.
     pub hosts: Vec<WrittenHost>,
+    /// Proxies and load balancers whose word on a call's client counts.
+    pub proxies: WrittenProxies,
     /// Names of endpoints.
     pub routes: Routes,
     /// TLS.

@@ -18,6 +18,8 @@ pub struct ConnectionRow {
     pub service: Arc<Service>,
     /// The other end's service, where it is proven.
     pub peer: Option<Arc<Service>>,
+    /// It has none because DNS has several names for its address, and any could be meant.
+    pub ambiguous: bool,
     /// When it was established or first seen, nanoseconds since the Unix epoch.
     pub opened_unix_ns: u64,
     /// Last byte seen, nanoseconds since the Unix epoch.
@@ -33,6 +35,7 @@ impl ConnectionRow {
         json!({
             "service": ServiceJson(&self.service),
             "peer": PeerJson(self.peer.as_deref(), connection),
+            "peer_unknown_reason": self.ambiguous.then_some("several_names"),
             "cookie": connection.cookie,
             "role": match connection.role {
                 Role::Client => "client",

@@ -65,7 +65,7 @@ impl Backend for Shelf {
         };
         let (opened_unix_ns, last_unix_ns) = (sample::START_UNIX_NS, sample::START_UNIX_NS + 9_000);
         let (service, peer) = (exchange.service, exchange.peer);
-        Ok(vec![ConnectionRow { connection, service, peer, opened_unix_ns, last_unix_ns }; 3])
+        Ok(vec![ConnectionRow { connection, service, peer, ambiguous: false, opened_unix_ns, last_unix_ns }; 3])
     }
 
     fn services(&self) -> Result<Vec<ServiceRow>, Unavailable> {
@@ -207,6 +207,7 @@ fn documents_are_told() {
                 "process.executable.name": "nginx", "container.id": null, "k8s.pod.name": null,
             },
             "peer": {"service.name": "curl", "address": "10.1.0.7", "port": 51234},
+            "peer_unknown_reason": null,
             "cookie": 81, "role": "server", "local": "10.1.0.2:8080", "remote": "10.1.0.7:51234",
             "protocol": "http", "visibility": "opaque", "weir.opaque.reason": "rustls",
             "bytes_received": 80, "bytes_sent": 500, "calls": 1, "in_flight": false,

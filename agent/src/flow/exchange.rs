@@ -43,6 +43,8 @@ impl Seen<'_> {
             mirror: self.mirror.clone(),
             elsewhere: self.elsewhere,
             peer: None,
+            via: None,
+            client: (kind == Kind::Server).then(|| connection.remote.ip()),
             start_unix_ns: self.start_unix_ns,
             verdict: Verdict::Allowed,
         })

@@ -167,7 +167,7 @@ impl Worker {
                 let note = live.and_then(|live| live.asked(asked.seq, asked.head.at));
                 out.notes.extend(note.map(|note| (out.calls.len(), note)));
             }
-            Event::Exec(..) | Event::Exit(_) | Event::Refused(_) => {}
+            Event::Exec(..) | Event::Exit(_) | Event::Dns(..) | Event::Refused(_) => {}
         }
     }
 
@@ -258,7 +258,7 @@ impl Worker {
         if closed.owner.known != Known::NO.0 && closed.owner.tgid == self.own_pid {
             return None;
         }
-        let connection = live::connection(&closed.head, &closed.ends, closed.owner, closed.role, 0);
+        let connection = live::connection(&closed.head, &closed.ends, closed.owner, closed.role, closed.netns);
         let error = match (connection.role, closed.reset_by) {
             (Role::Server, _) => "not_established",
             (_, 1) => "connection_refused",

@@ -2,6 +2,7 @@
 
 use sketches_ddsketch::{Config, DDSketch};
 
+use super::node::{Node, NodeRef};
 use crate::model::{Call, End, Exchange, Kind, Operation, Verdict};
 
 /// Upper bounds of the buckets of service-graph histograms, seconds: as semconv advises for call durations.
@@ -14,6 +15,8 @@ const ERROR: f64 = 0.01;
 const BINS: u32 = 512;
 /// Shortest latency that is told from zero, seconds.
 const SHORTEST: f64 = 1e-9;
+/// Names by which a server is called that are kept of an edge.
+const VIAS: usize = 8;
 /// Time constant of the rate, nanoseconds.
 const RATE_NS: f64 = 60e9;
 
@@ -191,6 +194,10 @@ pub(super) struct Edge {
     /// Class of error → how often; each class is a constant of the program, so there are few.
     pub classes: Vec<(&'static str, u64)>,
     pub tls: bool,
+    /// Names by which the server was called that are not its own, with how many calls: [`VIAS`] of them.
+    pub via: Vec<(Node, u64)>,
+    /// Calls by further such names.
+    pub via_other: u64,
     /// Told by the client's end, by the server's end.
     pub observed: [bool; 2],
     /// By the end that told it.
@@ -249,6 +256,16 @@ impl Edge {
         }
     }
 
+    /// Counts calls that came by another name than the server's own.
+    pub(super) fn came_via(&mut self, via: NodeRef<'_>, calls: u64) {
+        let full = self.via.len() >= VIAS;
+        match self.via.iter_mut().find(|(known, _)| known.borrow() == via) {
+            Some((_, count)) => *count += calls,
+            None if full => self.via_other += calls,
+            None => self.via.push((via.owned(), calls)),
+        }
+    }
+
     /// Notes a use.
     pub(super) fn used(&mut self, at: u64, unix: [u64; 2]) {
         self.used_at = self.used_at.max(at);
@@ -274,6 +291,10 @@ impl Edge {
         for (class, n) in &other.classes {
             self.class(class, *n);
         }
+        for (via, calls) in &other.via {
+            self.came_via(via.borrow(), *calls);
+        }
+        self.via_other += other.via_other;
         for (mine, theirs) in self.latency.iter_mut().zip(&other.latency) {
             match (mine, theirs) {
                 (Some(mine), Some(theirs)) => mine.merge(theirs),

@@ -96,6 +96,7 @@ impl Graph {
         let facts = Facts::of(exchange);
         let own = NodeRef::own(&exchange.service);
         let peer = NodeRef::peer(exchange);
+        let via = NodeRef::via(exchange);
         let Operation::Http(_) = &exchange.call.operation;
         let protocol = "http";
         let (port, span) = match exchange.kind {
@@ -104,14 +105,21 @@ impl Graph {
         };
         self.now = self.now.max(facts.ended_at);
         match span.filter(|_| exchange.mirror.is_some()) {
-            None => self.count(key(&facts, own, peer, protocol, port), &facts, &[facts]),
+            None => self.count(key(&facts, own, peer, protocol, port), via, &facts, &[facts]),
             Some(span) => {
-                let half = || Half { own: own.owned(), other: peer.owned(), protocol, port, facts };
+                let half = || Half {
+                    own: own.owned(),
+                    other: peer.owned(),
+                    via: via.map(NodeRef::owned),
+                    protocol,
+                    port,
+                    facts,
+                };
                 match self.halves.take(span, half) {
                     Found::Nothing => {}
                     Found::Waiting(first) if first.facts.kind == exchange.kind => {
-                        self.count(first.key(), &first.facts, &[first.facts]);
-                        self.count(key(&facts, own, peer, protocol, port), &facts, &[facts]);
+                        self.count(first.key(), first.via(), &first.facts, &[first.facts]);
+                        self.count(key(&facts, own, peer, protocol, port), via, &facts, &[facts]);
                     }
                     Found::Waiting(first) => self.count_both(&first, &half()),
                     Found::Counted(first) => {
@@ -165,7 +173,7 @@ impl Graph {
     fn count_overdue(&mut self) {
         while let Some(half) = self.halves.overdue(self.now) {
             self.unpaired += 1;
-            self.count(half.key(), &half.facts, &[half.facts]);
+            self.count(half.key(), half.via(), &half.facts, &[half.facts]);
         }
     }
 
@@ -182,12 +190,16 @@ impl Graph {
         let (from, to): (Node, Node) = (known(client, server), known(server, client));
         let key = KeyRef { client: from.borrow(), server: to.borrow(), protocol: server.protocol, port: server.port };
         let joined = Facts::joined(&client.facts, &server.facts);
-        self.count(key, &joined, &[client.facts, server.facts]);
+        let via = client.via().or_else(|| server.via());
+        self.count(key, via, &joined, &[client.facts, server.facts]);
     }
 
-    fn count(&mut self, key: KeyRef<'_>, facts: &Facts, told: &[Facts]) {
+    fn count(&mut self, key: KeyRef<'_>, via: Option<NodeRef<'_>>, facts: &Facts, told: &[Facts]) {
         let edge = self.edge(key);
         edge.count(facts);
+        if let Some(via) = via {
+            edge.came_via(via, 1);
+        }
         for facts in told {
             edge.observe(facts);
         }
@@ -229,6 +241,10 @@ impl Half {
     /// The edge that this half alone would be counted on.
     pub(super) fn key(&self) -> KeyRef<'_> {
         key(&self.facts, self.own.borrow(), self.other.borrow(), self.protocol, self.port)
+    }
+
+    fn via(&self) -> Option<NodeRef<'_>> {
+        self.via.as_ref().map(Node::borrow)
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Half {
     pub own: Node,
     /// The other end, as far as this one knows.
     pub other: Node,
+    /// By what the server was called, where that is another's name.
+    pub via: Option<Node>,
     pub protocol: &'static str,
     pub port: u16,
     pub facts: Facts,

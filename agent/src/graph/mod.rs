@@ -17,4 +17,4 @@ pub use edge::{BOUNDS_SECONDS, Buckets};
 pub use edges::{Graph, Settings};
 pub use open::Open;
 pub use render::{Format, UnknownFormat};
-pub use snapshot::{Counts, EdgeRow, LatencyRow, NodeRow, OtherRow, Relation, ServiceName, Snapshot};
+pub use snapshot::{Counts, EdgeRow, LatencyRow, NodeRow, OtherRow, Relation, ServiceName, Snapshot, ViaRow};

@@ -16,7 +16,7 @@ pub(super) enum Node {
     Service(Arc<str>, Option<Arc<str>>),
     /// Somebody else, by address.
     Address(IpAddr),
-    /// Somebody else, by the name that its client used.
+    /// Somebody else, by the name that DNS gave, or that its client used.
     Host(Arc<str>),
     /// A process of this node of which nothing is known.
     Unknown,
@@ -49,10 +49,14 @@ impl<'a> NodeRef<'a> {
     }
 
     fn known(service: &'a Service) -> Option<Self> {
-        (service.evidence != Evidence::Unknown).then(|| Self::Service(&service.name, service.namespace.as_deref()))
+        match service.evidence {
+            Evidence::Unknown => None,
+            Evidence::External => service.name.strip_prefix("external:").map(Self::Host),
+            _ => Some(Self::Service(&service.name, service.namespace.as_deref())),
+        }
     }
 
-    /// The other end of a call: proven, or by the name that the client used, or by its address.
+    /// The other end of a call: proven, or by the name that DNS gave, or that the client used, or by its address.
     pub(super) fn peer(exchange: &'a Exchange) -> Self {
         if let Some(known) = exchange.peer.as_deref().and_then(Self::known) {
             return known;
@@ -65,6 +69,11 @@ impl<'a> NodeRef<'a> {
             return Self::Host(name);
         }
         Self::Address(address)
+    }
+
+    /// By what the client called the server, where that was translated.
+    pub(super) fn via(exchange: &'a Exchange) -> Option<Self> {
+        Self::known(exchange.via.as_deref()?)
     }
 
     /// The other end of a connection.

@@ -147,6 +147,10 @@ fn row([client, server, over]: [String; 3], counts: &Counts, note: Option<&'stat
     if counts.dropped > 0 {
         notes.push(format!("{} dropped", counts.dropped));
     }
+    if !counts.via.is_empty() {
+        let names: Vec<_> = counts.via.iter().map(|via| shown(&via.service)).collect();
+        notes.push(format!("via {}", names.join(" ")));
+    }
     if counts.tls {
         notes.push("tls".to_owned());
     }

@@ -77,6 +77,16 @@ pub struct EdgeRow {
     pub counts: Counts,
 }
 
+/// By what name a server was called: a Service of the cluster, `external:NAME`, or `other` for those that were too many.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ViaRow {
+    /// The name.
+    #[serde(flatten)]
+    pub service: ServiceName,
+    /// Calls of the edge that came so.
+    pub calls: u64,
+}
+
 /// What is counted of an edge.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Counts {
@@ -100,6 +110,9 @@ pub struct Counts {
     pub request_bytes: u64,
     /// Content of responses, and payload sent by the server on connections without calls.
     pub response_bytes: u64,
+    /// Names by which the server was called where its address was translated, with how many calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<ViaRow>,
     /// TLS was seen.
     pub tls: bool,
     /// Calls a second in the last minute.
@@ -229,6 +242,7 @@ impl Graph {
             open_connections: 0,
             request_bytes: edge.bytes[0],
             response_bytes: edge.bytes[1],
+            via: vias(edge),
             tls: edge.tls,
             calls_per_second: edge.rate_at(self.now),
             latency_seconds: latency.and_then(|latency| {
@@ -253,6 +267,16 @@ impl Snapshot {
             }
         }
     }
+}
+
+fn vias(edge: &Edge) -> Vec<ViaRow> {
+    let kept = edge.via.iter().map(|(node, calls)| ViaRow { service: node_row(node).service, calls: *calls });
+    let other = ServiceName { name: "other".into(), namespace: None };
+    let rest = (edge.via_other > 0).then_some(ViaRow { service: other, calls: edge.via_other });
+    let mut rows: Vec<_> = kept.collect();
+    rows.sort();
+    rows.extend(rest);
+    rows
 }
 
 fn name(node: &Node) -> Arc<str> {

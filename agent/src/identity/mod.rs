@@ -7,6 +7,7 @@ mod environ;
 pub mod kube;
 mod lineage;
 mod name;
+mod names;
 mod procfs;
 mod registry;
 mod resolver;
@@ -14,6 +15,7 @@ mod rules;
 mod script;
 mod sockets;
 
+pub use names::Heard;
 pub use registry::Seen;
 pub use resolver::{Counts, Resolver};
 pub use rules::{Rule, Settings, SettingsError, When};

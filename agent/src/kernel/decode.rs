@@ -1,6 +1,6 @@
 //! Ring records → [`Event`]s: every length checked.
 
-use weir_common::record::{Asked, Bytes, Closed, Exec, Exit, HOLD, Head, Kind, Opened, Pair, Read};
+use weir_common::record::{Asked, Bytes, Closed, Dns, Exec, Exit, HOLD, Head, Kind, Opened, Pair, Read};
 use weir_common::verdict::Verdict;
 
 use crate::model::Event;
@@ -29,6 +29,8 @@ unsafe impl Record for Exit {}
 unsafe impl Record for Read {}
 // SAFETY: as above.
 unsafe impl Record for Asked {}
+// SAFETY: as above.
+unsafe impl Record for Dns {}
 // SAFETY: as above.
 unsafe impl Record for Verdict {}
 
@@ -68,6 +70,11 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::EXIT => view(record).map(Event::Exit),
         Kind::READ => view(record).map(Event::Read),
         Kind::ASKED => view(record).map(Event::Asked),
+        Kind::DNS => {
+            let dns = view::<Dns>(record)?;
+            let data = record.get(size_of::<Dns>()..)?.get(..dns.kept as usize)?;
+            Some(Event::Dns(dns, data))
+        }
         Kind::VERDICT => view(record).map(Event::Refused),
         _ => None,
     }

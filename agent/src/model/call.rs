@@ -2,6 +2,8 @@
 
 use weir_common::errand::Errand;
 
+use super::Forwarded;
+
 /// Who did something, as far as the kernel could tell exactly; zeros where it could not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread {
@@ -108,6 +110,8 @@ pub struct Http {
     /// Hash of what the sender says of the client for whom it forwards the request (`Forwarded`, `X-Forwarded-For`,
     /// `X-Real-IP`; the first field), to be compared and not told; emptied by `redact`.
     pub forwarded: Option<u64>,
+    /// What hops said of its way; taken out when calls are judged.
+    pub way: Option<Box<Forwarded>>,
     /// `User-Agent` product, cut at 256 bytes; emptied by `redact` below `standard`.
     pub user_agent: Option<Box<str>>,
     /// Keyed hash of a header that names the request itself (`X-Request-Id` and the like). Kept for as long as it takes

@@ -1,6 +1,6 @@
 //! What the kernel half said, decoded and borrowed from the ring.
 
-use weir_common::record::{Asked, Bytes, Closed, Exec, Exit, Opened, Pair, Read};
+use weir_common::record::{Asked, Bytes, Closed, Dns, Exec, Exit, Opened, Pair, Read};
 use weir_common::verdict::Verdict;
 
 /// One record of the ring.
@@ -22,6 +22,8 @@ pub enum Event<'a> {
     Read(&'a Read),
     /// A thread that is on an errand sent a request.
     Asked(&'a Asked),
+    /// A question to port 53, or an answer to one; the slice is what was kept of the message.
+    Dns(&'a Dns, &'a [u8]),
     /// The gate refused a connection or a request.
     Refused(&'a Verdict),
 }

@@ -27,6 +27,7 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
                 status: Some(200),
                 context: None,
                 forwarded: None,
+                way: None,
                 user_agent: Some("curl/8.5.0".into()),
                 request_id: None,
             }),
@@ -62,6 +63,8 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
+        client: (kind == Kind::Server).then(|| remote.parse::<std::net::SocketAddr>().unwrap().ip()),
         start_unix_ns: 1_700_000_000_000_000_000,
         verdict: Verdict::Allowed,
     }

@@ -1,5 +1,6 @@
 //! A call with everything that is known about it: the core noun.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Call, Connection, Service, Thread};
@@ -103,6 +104,12 @@ pub struct Exchange {
     pub elsewhere: bool,
     /// The other end's service, where it is proven.
     pub peer: Option<Arc<Service>>,
+    /// By what name the client called the server, where its address was translated to the server's on the way and both
+    /// ends are observed here: a Service of the cluster, a name of DNS, or the address itself.
+    pub via: Option<Arc<Service>>,
+    /// semconv `client.address` of a call that its server saw: its connection's other end, or who is behind that where
+    /// a trusted proxy says so; absent where that is a proxy and what it says can't be used.
+    pub client: Option<IpAddr>,
     /// Start of the call, nanoseconds since the Unix epoch.
     pub start_unix_ns: u64,
     /// What enforcement said.

@@ -19,7 +19,7 @@ use super::machine::Machine;
 use super::rule::{Action, Limit, Mode, Rule, Who};
 use super::set::RuleSet;
 use super::shape::{cost, slack};
-use crate::model::{Exchange, Http, Kind, Operation, Service};
+use crate::model::{Evidence, Exchange, Http, Kind, Operation, Service};
 
 /// Buckets of rate limits that are kept, all rules together.
 pub const BUCKETS: usize = 65_536;
@@ -51,7 +51,9 @@ impl<'a> Seen<'a> {
             Kind::Server => (far.ip(), near),
         };
         let Operation::Http(http) = &exchange.call.operation;
-        let (service, peer) = (&*exchange.service, exchange.peer.as_deref());
+        let service = &*exchange.service;
+        // A name from outside is no identity: the kernel could not tell it.
+        let peer = exchange.peer.as_deref().filter(|peer| peer.evidence != Evidence::External);
         Self { kind: exchange.kind, client, server, service, peer, http }
     }
 

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod meet;
 pub mod pattern;
 pub mod prefix;
+pub mod proxies;
 pub mod rule;
 pub mod set;
 mod shape;

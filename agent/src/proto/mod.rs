@@ -1,6 +1,8 @@
 //! Protocol parsers: machines without a world. Bytes and gaps go in, calls come out; no I/O, no clock, no allocation
 //! beyond their stated bounds.
 
+pub mod dns;
+pub mod forwarded;
 mod hex;
 pub mod http1;
 pub(crate) mod propagation;

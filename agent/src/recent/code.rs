@@ -1,5 +1,6 @@
 //! A call as bytes, for the disk: its fields in order. Whoever changes a field changes [`VERSION`].
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_common::conn::Owner;
@@ -30,6 +31,8 @@ pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
     encode_service(&exchange.service, &mut out);
     out.option(exchange.mirror.as_deref(), |out, mirror| encode_connection(mirror, out));
     out.option(exchange.peer.as_deref(), |out, peer| encode_service(peer, out));
+    out.option(exchange.via.as_deref(), |out, via| encode_service(via, out));
+    out.option(exchange.client, |out, client| out.address(SocketAddr::new(client, 0)));
     out.number(exchange.start_unix_ns);
     match &exchange.verdict {
         Verdict::Allowed => out.number(0),
@@ -59,6 +62,8 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<Exchange> {
         mirror: from.option(decode_connection)?.map(Arc::new),
         elsewhere: false,
         peer: from.option(decode_service)?.map(Arc::new),
+        via: from.option(decode_service)?.map(Arc::new),
+        client: from.option(In::address)?.map(|client| client.ip()),
         start_unix_ns: from.number()?,
         verdict: match from.number()? {
             0 => Verdict::Allowed,
@@ -109,6 +114,7 @@ fn decode_call(from: &mut In<'_, '_>) -> Option<Call> {
             Some(TraceContext { trace, span, flags })
         })?,
         forwarded: None,
+        way: None,
         user_agent: from.option(In::text)?.map(Box::from),
         request_id: None,
     };

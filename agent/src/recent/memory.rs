@@ -73,7 +73,7 @@ impl Memory {
         self.bytes += own;
         self.share(Arc::as_ptr(&exchange.connection).addr(), number, || BLOCK + size_of::<Connection>());
         self.share(Arc::as_ptr(&exchange.service).addr(), number, || service_bytes(&exchange.service));
-        if let Some(peer) = &exchange.peer {
+        for peer in exchange.peer.iter().chain(&exchange.via) {
             self.share(Arc::as_ptr(peer).addr(), number, || service_bytes(peer));
         }
         self.entries.push_back(Entry { exchange, own });
@@ -90,7 +90,7 @@ impl Memory {
             self.bytes -= entry.own;
             self.release(Arc::as_ptr(&entry.exchange.connection).addr(), number);
             self.release(Arc::as_ptr(&entry.exchange.service).addr(), number);
-            if let Some(peer) = &entry.exchange.peer {
+            for peer in entry.exchange.peer.iter().chain(&entry.exchange.via) {
                 self.release(Arc::as_ptr(peer).addr(), number);
             }
         }

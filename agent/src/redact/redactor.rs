@@ -107,7 +107,7 @@ impl Redactor {
                 http.host = None;
             }
             self.strip(&mut exchange.service);
-            if let Some(peer) = &mut exchange.peer {
+            for peer in exchange.peer.iter_mut().chain(&mut exchange.via) {
                 self.strip(peer);
             }
         } else {

@@ -26,6 +26,7 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
                 status: Some(200),
                 context: None,
                 forwarded: Some(7),
+                way: None,
                 user_agent: Some("curl/8 agent-s3cr3t".into()),
                 request_id: None,
             }),
@@ -51,6 +52,8 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
         mirror: None,
         elsewhere: false,
         peer: None,
+        via: None,
+        client: None,
         start_unix_ns: 1,
         verdict: Verdict::Allowed,
     }

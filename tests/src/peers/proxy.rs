@@ -45,6 +45,20 @@ impl Proxy {
                 command
             }
         };
+        Self::run(command, port, scratch)
+    }
+
+    /// `HAProxy` in front of `upstream`: further lines of its defaults, further words of its server.
+    pub fn haproxy(defaults: &str, upstream: SocketAddr, server: &str) -> Result<Self> {
+        let scratch = Scratch::new("proxy")?;
+        let port = place::free_port()?;
+        let text = format!(
+            "{HAPROXY}  {defaults}\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s {upstream} {server}\n"
+        );
+        Self::run(haproxy(&scratch, &text)?, port, scratch)
+    }
+
+    fn run(command: Command, port: u16, scratch: Scratch) -> Result<Self> {
         let process = Process::start(command, "proxy", &scratch)?;
         let proxy = Self { process, port, _scratch: scratch };
         wait::listening(proxy.address(), Duration::from_secs(10))

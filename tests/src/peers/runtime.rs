@@ -177,18 +177,23 @@ impl Runtime {
 /// Runs a client to its end; gives its process id and what it printed.
 pub fn ask(client: Ask, base: &str, count: u64) -> Result<(u32, String)> {
     let scratch = Scratch::new("client")?;
-    let mut command = match client {
+    let mut command = self::client(client)?;
+    command.arg(base).arg(count.to_string());
+    let mut process = Process::start(command, "client", &scratch)?;
+    let printed = process.succeed(Duration::from_mins(1)).with_context(|| format!("{client:?}"))?;
+    Ok((process.pid(), printed))
+}
+
+/// The command of a client; it takes a base URL and a number of rounds.
+pub fn client(client: Ask) -> Result<Command> {
+    Ok(match client {
         Ask::Requests => python("python/requests_client.py")?,
         Ask::Aiohttp => python("python/aiohttp_client.py")?,
         Ask::Node => node("node/http_client.mjs")?,
         Ask::Undici => node("node/undici_client.mjs")?,
         Ask::Go => go("client")?,
         Ask::Java => java("Client")?,
-    };
-    command.arg(base).arg(count.to_string());
-    let mut process = Process::start(command, "client", &scratch)?;
-    let printed = process.succeed(Duration::from_mins(1)).with_context(|| format!("{client:?}"))?;
-    Ok((process.pid(), printed))
+    })
 }
 
 pub(super) fn python(script: &str) -> Result<Command> {

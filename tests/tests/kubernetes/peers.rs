@@ -41,6 +41,7 @@ impl Stage {
             .flat_map(|address| {
                 [80, 8080].map(|port| format!("ip daddr {address} tcp dport {port} dnat to {SERVER}:8080\n"))
             })
+            .chain([format!("ip daddr {} tcp dport 8081 dnat to {SERVER}:8081\n", ADDRESSES[0])])
             .collect();
         caller.rules(&format!("table ip nat {{ chain out {{ type nat hook output priority -100\n{rules}}}\n}}"))?;
         let seen = Cgroup::v2(&format!("/weir-half-{}", std::process::id()))?;
@@ -136,14 +137,23 @@ fn addresses_of_the_cluster_are_named() -> Result<()> {
     let found = peers(&agent, Kind::Server, (SERVER, 8081), 3)?;
     ensure!(found == vec![name("front"); 3], "{found:?}");
 
+    // A Service whose endpoint is on this node: the edge leads to the process, by way of the Service.
+    stage.ask(ADDRESSES[0], 8081, 4, true)?;
+    let found = peers(&agent, Kind::Client, (ADDRESSES[0], 8081), 4)?;
+    ensure!(found == vec![name("backend"); 4], "{found:?}");
+
     let graph = agent.json(&["graph"])?;
     let edges = graph["edges"].as_array().context("no edges")?;
+    let by = edges.iter().find(|edge| edge["client"]["service.name"] == "curl" && edge["server_port"] == 8081);
+    let by = by.map(|edge| &edge["via"]);
+    ensure!(by == Some(&json!([{ "service.name": "orders", "service.namespace": "shop", "calls": 4 }])), "{by:?}");
     for (client, server, port, calls) in [
         ("curl", "orders", 80, 3),
         ("curl", "stock", 8080, 2),
         ("curl", "external:10.79.0.7", 80, 2),
         ("curl", "external:10.99.0.9", 80, 2),
         ("front", "backend", 8081, 3),
+        ("curl", "backend", 8081, 4),
     ] {
         let wanted = json!([client, server, port, calls]);
         let row = |edge: &Value| {
@@ -151,7 +161,7 @@ fn addresses_of_the_cluster_are_named() -> Result<()> {
         };
         ensure!(edges.iter().any(|edge| row(edge) == wanted), "no {wanted} in {edges:#?}");
     }
-    ensure!(edges.len() == 5, "{edges:#?}");
+    ensure!(edges.len() == 6, "{edges:#?}");
 
     // Another Service with the same endpoint makes it uncertain; a Service that is gone names nothing.
     cluster.make(SLICES, &slice("other-1", "other", ADDRESSES[1]))?;

@@ -171,6 +171,7 @@ impl Socket {
             ended: ended.0,
             role: self.role.0,
             reset_by,
+            netns: 0,
         })
     }
 }

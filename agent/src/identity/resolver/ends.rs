@@ -5,19 +5,23 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use weir_common::conn::{Known, Owner, Role};
-use weir_common::record::Opened;
+use weir_common::record::{FLAG_MIDWAY, Opened};
 
+use super::super::lineage::Lineage;
+use super::super::names::Named;
 use super::super::sockets::{self, Sockets};
 use super::Resolver;
 use crate::model::{self, Connection, Evidence, Exchange, Kind, Service, Thread};
 
 /// What is known of a socket beside its announcement.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct End {
     /// Who held it, and which end it was, when [`Resolver::look`] saw it.
     found: Option<(Owner, model::Role)>,
     /// Thread that was last seen to send on it.
     by: Thread,
+    /// What DNS called its far end when it was opened from here; absent where it called it nothing.
+    pub(super) outside: Option<Named>,
 }
 
 impl Resolver {
@@ -52,6 +56,10 @@ impl Resolver {
                     model::Role::Unknown => Role::UNKNOWN.0,
                 };
             }
+        }
+        if told.role == Role::CLIENT.0 && told.head.flags & FLAG_MIDWAY == 0 {
+            let address = Ipv6Addr::from(told.ends.remote).to_canonical();
+            self.calls(told.head.conn, told.netns, address, told.owner.tgid, told.head.at);
         }
         if told.owner.known == Known::NO.0 && told.role == Role::SERVER.0 {
             told.owner = self.listener(&told).unwrap_or(told.owner);
@@ -88,8 +96,18 @@ impl Resolver {
             (service.evidence != Evidence::Unknown).then_some(service)
         });
         if exchange.peer.is_none() {
-            exchange.peer = self.known(connection.remote, !server);
+            exchange.peer = self.far(&connection, !server);
         }
+        exchange.via = exchange.mirror.as_ref().and_then(|mirror| {
+            let (client, answering) = if server { (&**mirror, &*connection) } else { (&*connection, &**mirror) };
+            (client.remote != answering.local).then(|| self.called(client))
+        });
+    }
+
+    /// By what name the client of a connection whose address was translated called its server.
+    fn called(&mut self, client: &Connection) -> Arc<Service> {
+        let known = self.far(client, true);
+        known.unwrap_or_else(|| self.external(&client.remote.ip().to_string()))
     }
 
     /// A thread was seen to send on a connection.
@@ -102,14 +120,23 @@ impl Resolver {
     /// The service that uses a connection: of who was last seen to send on it, else of who held it at first.
     pub fn at_end_of(&mut self, connection: &Connection, at: u64) -> Arc<Service> {
         let by = self.ends.get(connection.cookie).map(|end| end.by).unwrap_or_default();
-        self.end(connection, by, connection.role == model::Role::Server, at)
+        let pid = if by.tid == 0 { connection.owner.tgid } else { by.tgid };
+        // A connection may outlive who held it, in `FIN_WAIT` and its like.
+        let ended = self.processes.peek(pid).and_then(Lineage::ended).filter(|&ended| ended >= connection.opened_at);
+        self.end(connection, by, connection.role == model::Role::Server, ended.map_or(at, |ended| ended.min(at)))
     }
 
     /// Who is at the other end of a connection: the service that uses `mirror`, where that is known, else who has its
-    /// address in the cluster or answers there on another host.
+    /// address in the cluster or answers there on another host, else the one name that DNS gave for its address.
     pub fn peer(&mut self, connection: &Connection, mirror: Option<&Connection>, at: u64) -> Option<Arc<Service>> {
         let proven = mirror.and_then(|mirror| self.proven(mirror, at));
-        proven.or_else(|| self.known(connection.remote, connection.role == model::Role::Client))
+        proven.or_else(|| self.far(connection, connection.role == model::Role::Client))
+    }
+
+    /// Who has the address at the other end; where `answers`, it is the end that was connected to.
+    fn far(&mut self, connection: &Connection, answers: bool) -> Option<Arc<Service>> {
+        let known = self.known(connection.remote, answers);
+        known.or_else(|| self.outside(connection).filter(|_| answers))
     }
 
     /// Who is known to be at an address, in the cluster or on another host; where `answers`, it was connected to.

@@ -5,6 +5,7 @@
 
 mod ends;
 mod learn;
+mod outside;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,14 +19,14 @@ use weir_common::record::{Exec, Exit};
 use super::cache::Cache;
 use super::cgroup::Place;
 use super::cgroupfs::Cgroups;
-use super::environ::clean;
 use super::kube::{Book, Change};
 use super::lineage::{Announced, Image, Lineage};
 use super::name::Facts;
+use super::names::Names;
 use super::registry::{Registry, Seen};
 use super::rules::{Settings, SettingsError};
 use crate::clock;
-use crate::model::{Evidence, Service, Thread};
+use crate::model::{Service, Thread};
 use ends::End;
 
 /// Start times of processes are exact to this, nanoseconds.
@@ -75,6 +76,7 @@ pub struct Resolver {
     externals: HashMap<Arc<str>, Arc<Service>>,
     registry: Registry,
     book: Book,
+    names: Names,
     ends: Cache<u64, End>,
     /// Listening sockets that [`look`](Self::look) found, by network namespace and port: where bound, and who held them.
     listeners: HashMap<(u64, u16), Vec<(IpAddr, Owner)>>,
@@ -102,6 +104,7 @@ impl Resolver {
             externals: HashMap::new(),
             registry: Registry::default(),
             book: Book::default(),
+            names: Names::default(),
             ends: Cache::new(settings.connections),
             listeners: HashMap::new(),
             unknown: Arc::new(Service::unknown()),
@@ -180,6 +183,7 @@ impl Resolver {
     /// A process ended.
     pub fn exit(&mut self, exit: &Exit) {
         let at = exit.head.at;
+        self.names.gone(exit.tgid);
         if let Some(lineage) = self.processes.get(exit.tgid) {
             lineage.used = lineage.used.max(at);
             if let Some(last) = lineage.images.last_mut()
@@ -215,21 +219,6 @@ impl Resolver {
         }
         let service = if listener { self.holder(&owner, at, port) } else { self.user(&owner, at, port) };
         service.unwrap_or_else(|| self.by_group(owner.cgroup))
-    }
-
-    /// The service of what is only known by address, or by a name that the wire gave for it (`Host`, SNI): its name is
-    /// that, `evidence` says [`Evidence::External`].
-    pub fn external(&mut self, name: &str) -> Arc<Service> {
-        if let Some(service) = self.externals.get(name) {
-            return service.clone();
-        }
-        let Some(clean) = clean(name) else { return self.unknown.clone() };
-        let service = Arc::new(Service { name: clean.clone(), evidence: Evidence::External, ..Service::unknown() });
-        if self.externals.len() >= EXTERNALS {
-            self.externals.clear();
-        }
-        self.externals.insert(clean, service.clone());
-        service
     }
 
     /// The services that were seen, in the order in which they were first seen.

@@ -414,7 +414,7 @@ fn a_socket_without_owner_is_known_by_its_group_or_not_at_all() {
 fn what_is_outside_goes_by_its_address() {
     let mut resolver = resolver();
     let service = resolver.external("203.0.113.7:443");
-    assert_eq!(named(&service), ("203.0.113.7:443", Evidence::External));
+    assert_eq!(named(&service), ("external:203.0.113.7:443", Evidence::External));
     assert!(Arc::ptr_eq(&service, &resolver.external("203.0.113.7:443")));
     assert_eq!(resolver.external(" ").evidence, Evidence::Unknown);
     for i in 0..10_000 {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{End, Exchange, Http, Kind, Method, Operation, Service, Verdict};
+use super::{End, Evidence, Exchange, Http, Kind, Method, Operation, Service, Verdict};
 
 /// The schema that these names follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -91,10 +91,17 @@ pub fn span<'a>(exchange: &'a Exchange, emit: &mut impl FnMut(&'static str, Valu
     request(exchange, http, emit);
     response(exchange, http, emit);
     network(exchange, http, emit);
-    if let Some(peer) = &exchange.peer {
+    // What is outside is no service: `server.address` and `network.peer.address` tell it.
+    if let Some(peer) = exchange.peer.as_ref().filter(|peer| peer.evidence != Evidence::External) {
         emit("service.peer.name", Value::Str(&peer.name));
         if let Some(namespace) = &peer.namespace {
             emit("service.peer.namespace", Value::Str(namespace));
+        }
+    }
+    if let Some(via) = &exchange.via {
+        emit("weir.via.name", Value::Str(&via.name));
+        if let Some(namespace) = &via.namespace {
+            emit("weir.via.namespace", Value::Str(namespace));
         }
     }
     own(exchange, emit);
@@ -154,8 +161,8 @@ fn response<'a>(exchange: &'a Exchange, http: &'a Http, emit: &mut impl FnMut(&'
 
 fn network<'a>(exchange: &'a Exchange, http: &'a Http, emit: &mut impl FnMut(&'static str, Value<'a>)) {
     let remote = exchange.connection.remote;
-    if exchange.kind == Kind::Server {
-        emit("client.address", Value::Ip(remote.ip()));
+    if let Some(client) = exchange.client {
+        emit("client.address", Value::Ip(client));
     }
     emit("network.peer.address", Value::Ip(remote.ip()));
     emit("network.peer.port", Value::Int(i64::from(remote.port())));

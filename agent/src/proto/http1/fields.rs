@@ -1,6 +1,7 @@
 //! Header fields that matter here: framing (RFC 9112 §6), host, user agent, trace context.
 
-use crate::model::TraceContext;
+use crate::model::{Forwarded, TraceContext};
+use crate::proto::forwarded;
 use crate::proto::propagation::Propagation;
 
 use super::line;
@@ -48,6 +49,8 @@ pub(super) struct Fields {
     length: Length,
     coding: Coding,
     propagation: Propagation,
+    /// What hops said of the request's way, where they did.
+    pub(super) way: Option<Box<Forwarded>>,
     /// `Expect: 100-continue`.
     pub(super) expects: bool,
     /// `Host`, the first one.
@@ -65,10 +68,17 @@ impl Fields {
         match name.len() {
             4 if is("host") => keep(&mut self.host, value, HOST_KEPT),
             6 if is("expect") => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
-            9 if is("forwarded") || is("x-real-ip") => self.forward(value),
-            15 if is("x-forwarded-for") => self.forward(value),
+            9 if is("forwarded") => {
+                forwarded::forwarded(value, cut, &mut self.way.get_or_insert_default().forwarded);
+                self.forward(value);
+            }
+            9 if is("x-real-ip") => self.forward(value),
             10 if is("user-agent") => keep(&mut self.agent, value, AGENT_KEPT),
             14 if is("content-length") => self.add_length(value, cut),
+            15 if is("x-forwarded-for") => {
+                forwarded::x_forwarded_for(value, cut, &mut self.way.get_or_insert_default().x_forwarded_for);
+                self.forward(value);
+            }
             17 if is("transfer-encoding") => self.add_coding(value, cut),
             _ => self.propagation.add(name, value, cut),
         }

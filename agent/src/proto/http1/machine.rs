@@ -1,5 +1,7 @@
 //! The machine: two lanes, one for each direction, and the queue between them.
 
+use std::net::IpAddr;
+
 use crate::model::{Call, Message, Stamp};
 use crate::proto::proxy::{self, Prefix};
 use crate::proto::{Begun, Chunk, Close, Gap, Parser, Side, Step};
@@ -77,6 +79,8 @@ pub struct Http1 {
     pub(super) malformed_contexts: u64,
     /// Requests with ids that nobody has asked for yet.
     pub(super) begun: Vec<Begun>,
+    /// Source address of the PROXY protocol's prefix.
+    pub(super) claimed: Option<IpAddr>,
     /// When the last byte passed.
     pub(super) last_at: u64,
     last_side: Option<Side>,
@@ -111,6 +115,7 @@ impl Http1 {
             skipped: 0,
             malformed_contexts: 0,
             begun: Vec::new(),
+            claimed: None,
             last_at: 0,
             last_side: None,
             turns: 0,
@@ -305,6 +310,7 @@ impl Http1 {
                 }
             }
             Prefix::Of(len) => {
+                self.claimed = proxy::source(if before == 0 { chunk.bytes } else { seen });
                 self.client.state = State::Prefix((len - before) as u64);
                 Ok(0)
             }

@@ -141,11 +141,16 @@ impl Http1 {
             if context.is_some() || request_id.is_some() {
                 self.begun.push(Begun { first: head.first, context, request_id });
             }
+            let mut way = head.fields.way;
+            if self.claimed.is_some() {
+                way.get_or_insert_default().proxy = self.claimed;
+            }
             let host =
                 fields::authority(&line.target).or(head.fields.host).or_else(|| connect.then(|| line.target.clone()));
             let call = Call {
                 operation: Operation::Http(Http {
                     context,
+                    way,
                     method: line.method,
                     target: line.target,
                     route: None,

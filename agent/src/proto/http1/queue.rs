@@ -6,7 +6,7 @@ use crate::model::{Call, End, Operation};
 
 /// Most requests that wait.
 const REQUESTS: usize = 1024;
-/// Most bytes of text (targets, hosts, user agents) that they hold together.
+/// Most bytes of text (targets, hosts, user agents, hops) that they hold together.
 const TEXT: usize = 256 << 10;
 
 /// A request that waits.
@@ -27,6 +27,7 @@ impl Pending {
         http.target.len()
             + http.host.as_ref().map_or(0, |host| host.len())
             + http.user_agent.as_ref().map_or(0, |agent| agent.len())
+            + http.way.as_ref().map_or(0, |told| told.held())
     }
 }
 

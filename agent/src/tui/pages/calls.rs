@@ -102,7 +102,8 @@ fn is_peer(name: &Name, call: &Value) -> bool {
         // By its address; a name that the client used is not told with a call in every case, the port has to do.
         Some(address) => {
             let is_address = address.parse::<std::net::IpAddr>().is_ok();
-            !is_address || wire::text(call, "/peer/address") == Some(address)
+            !is_address && peer.is_none_or(|peer| peer == name.name)
+                || wire::text(call, "/peer/address") == Some(address)
         }
         None if name.is_service() => peer == Some(&name.name),
         None => true,
