@@ -79,7 +79,9 @@ impl Capture {
         }
         let (mut ticked, mut measured) = (0, 0);
         loop {
-            self.resolver.hear();
+            if self.resolver.hear() {
+                self.known.renamed();
+            }
             let records = self.drain(&mut out);
             for cookie in out.foreign.drain(..) {
                 // What the map refuses goes on being watched, as if nothing had been said.

@@ -5,6 +5,7 @@ mod admin;
 mod clients;
 mod evasion;
 mod evidence;
+mod identities;
 mod limits;
 mod pairs;
 mod safety;
