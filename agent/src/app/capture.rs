@@ -154,7 +154,12 @@ impl Capture {
                     return worker.event(Event::Opened(&opened), out);
                 }
                 Event::Refused(told) => {
-                    refusals.add(told, blocks.refused(told, clock.unix_ns(told.head.at)));
+                    let mut told = **told;
+                    if told.owner.tgid == 0 {
+                        // Its network namespace is needed to end the connection.
+                        told.owner.tgid = resolver.found(told.head.conn).unwrap_or_default();
+                    }
+                    refusals.add(&told, blocks.refused(&told, clock.unix_ns(told.head.at)));
                 }
                 Event::Bytes(bytes, _) => {
                     segments += 1;
