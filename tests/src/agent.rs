@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::call::Call;
 use crate::ledger::{Ledger, Page};
+use crate::netns::{self, NetNs};
 use crate::place::{self, Scratch};
 use crate::process::{self, Process, Said};
 use crate::wait;
@@ -28,7 +29,7 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// A node has one agent: whoever holds this may start it.
 #[derive(Debug)]
-struct Node(File);
+pub struct Node(File);
 
 impl Node {
     fn take() -> Result<Self> {
@@ -46,6 +47,17 @@ impl Drop for Node {
     }
 }
 
+/// Where an agent runs.
+#[derive(Debug)]
+enum Place {
+    /// As the tests do.
+    Here,
+    /// On a host of this name.
+    Host(String),
+    /// In the network namespace of this name.
+    Network(String),
+}
+
 /// A running agent; killed when dropped.
 #[derive(Debug)]
 pub struct Agent {
@@ -53,14 +65,13 @@ pub struct Agent {
     settings: Vec<String>,
     metrics: SocketAddr,
     scratch: Scratch,
-    /// Name of the host that it runs on, where that is not this machine's.
-    host: Option<String>,
+    place: Place,
     _node: Option<Node>,
 }
 
 impl Agent {
     /// Holds the node's place of an agent without starting one: for tests that start it in their own way.
-    pub fn none() -> Result<impl Drop> {
+    pub fn none() -> Result<Node> {
         Node::take()
     }
 
@@ -71,16 +82,21 @@ impl Agent {
 
     /// Starts it with a configuration file of this content, and settings beside it.
     pub fn configured(file: Option<&str>, settings: &[&str]) -> Result<Self> {
-        Self::launched(file, settings, None, Some(Node::take()?))
+        Self::launched(file, settings, Place::Here, Some(Node::take()?))
     }
 
     /// The same on a host of another name, beside other agents: it must have a cgroup of its own (`kernel.cgroup`), and
     /// whoever starts several holds the node's place ([`Agent::none`]).
     pub fn on_host(host: &str, file: &str, settings: &[&str]) -> Result<Self> {
-        Self::launched(Some(file), settings, Some(host.to_owned()), None)
+        Self::launched(Some(file), settings, Place::Host(host.to_owned()), None)
     }
 
-    fn launched(file: Option<&str>, settings: &[&str], host: Option<String>, node: Option<Node>) -> Result<Self> {
+    /// Starts it in a network namespace. Who calls holds the node's place already.
+    pub fn inside(netns: &NetNs, settings: &[&str]) -> Result<Self> {
+        Self::launched(None, settings, Place::Network(netns.name().to_owned()), None)
+    }
+
+    fn launched(file: Option<&str>, settings: &[&str], place: Place, node: Option<Node>) -> Result<Self> {
         let scratch = Scratch::new("agent")?;
         if let Some(content) = file {
             scratch.write(FILE, content)?;
@@ -92,8 +108,8 @@ impl Agent {
             "recent.memory=1GiB".to_owned(),
         ];
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
-        let process = launch(&all, &scratch, host.as_deref())?;
-        let mut agent = Self { process, settings: all, metrics, scratch, host, _node: node };
+        let process = launch(&all, &scratch, &place)?;
+        let mut agent = Self { process, settings: all, metrics, scratch, place, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -116,7 +132,7 @@ impl Agent {
     /// Starts it again with the same settings after [`Agent::kill`] or [`Agent::stop`].
     pub fn again(&mut self) -> Result<()> {
         ensure!(self.process.ended()?.is_some(), "the agent still runs");
-        self.process = launch(&self.settings, &self.scratch, self.host.as_deref())?;
+        self.process = launch(&self.settings, &self.scratch, &self.place)?;
         self.wait_ready()
     }
 
@@ -254,7 +270,11 @@ impl Agent {
 
     /// `GET` on the Prometheus listener: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?;
+        let connect = || Ok(TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?);
+        let mut stream = match &self.place {
+            Place::Network(name) => netns::inside(name, connect)?,
+            Place::Here | Place::Host(_) => connect()?,
+        };
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
         let mut answer = String::new();
@@ -328,15 +348,21 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Result<(u16, 
     Ok((status, body.to_owned()))
 }
 
-fn launch(settings: &[String], scratch: &Scratch, host: Option<&str>) -> Result<Process> {
-    let mut command = match host {
+fn launch(settings: &[String], scratch: &Scratch, place: &Place) -> Result<Process> {
+    let mut command = match place {
         // A name is a namespace's; the shell takes it and becomes the agent.
-        Some(host) => {
+        Place::Host(host) => {
             let mut command = Command::new(place::program("unshare")?);
             command.args(["--uts", "/bin/sh", "-c", "hostname \"$0\" && exec \"$@\"", host]).arg(place::weir()?);
             command
         }
-        None => Command::new(place::weir()?),
+        Place::Network(netns) => {
+            // Unlike `ip netns exec` it leaves the mounts of control groups where they are.
+            let mut command = Command::new(place::program("nsenter")?);
+            command.arg(format!("--net=/run/netns/{netns}")).arg(place::weir()?);
+            command
+        }
+        Place::Here => Command::new(place::weir()?),
     };
     command.args(["run", "--output", "none"]).env("NO_COLOR", "1").current_dir(scratch.path());
     let file = scratch.join(FILE);

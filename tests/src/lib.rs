@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod collector;
 pub mod crowd;
+pub mod kubernetes;
 pub mod ledger;
 pub mod netns;
 pub mod peers;

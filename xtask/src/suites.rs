@@ -29,6 +29,7 @@ const ORDER: &[&str] = &[
     "otlp",
     "prometheus",
     "kubernetes",
+    "node",
     "canary",
     "config",
     "refusals",
