@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::call::Call;
 use crate::ledger::{Ledger, Page};
+use crate::netns::{self, NetNs};
 use crate::place::{self, Scratch};
 use crate::process::{self, Process, Said};
 use crate::wait;
@@ -28,7 +29,7 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// A node has one agent: whoever holds this may start it.
 #[derive(Debug)]
-struct Node(File);
+pub struct Node(File);
 
 impl Node {
     fn take() -> Result<Self> {
@@ -54,12 +55,14 @@ pub struct Agent {
     wrapper: Vec<String>,
     metrics: SocketAddr,
     scratch: Scratch,
+    /// Name of the network namespace that it runs in, where that is not the tests'.
+    network: Option<String>,
     _node: Option<Node>,
 }
 
 impl Agent {
     /// Holds the node's place of an agent without starting one: for tests that start it in their own way.
-    pub fn none() -> Result<impl Drop> {
+    pub fn none() -> Result<Node> {
         Node::take()
     }
 
@@ -86,7 +89,24 @@ impl Agent {
         Self::launched(&wrapper, Some(file), settings, None)
     }
 
+    /// Starts it in a network namespace. Who calls holds the node's place already.
+    pub fn inside(netns: &NetNs, settings: &[&str]) -> Result<Self> {
+        // Unlike `ip netns exec` it leaves the mounts of control groups where they are.
+        let namespace = format!("--net=/run/netns/{}", netns.name());
+        Self::launched_in(Some(netns.name()), &["nsenter", &namespace], None, settings, None)
+    }
+
     fn launched(wrapper: &[&str], file: Option<&str>, settings: &[&str], node: Option<Node>) -> Result<Self> {
+        Self::launched_in(None, wrapper, file, settings, node)
+    }
+
+    fn launched_in(
+        network: Option<&str>,
+        wrapper: &[&str],
+        file: Option<&str>,
+        settings: &[&str],
+        node: Option<Node>,
+    ) -> Result<Self> {
         let scratch = Scratch::new("agent")?;
         if let Some(content) = file {
             scratch.write(FILE, content)?;
@@ -100,7 +120,8 @@ impl Agent {
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
         let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
         let process = launch(&wrapper, &all, &scratch)?;
-        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, _node: node };
+        let network = network.map(str::to_owned);
+        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, network, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -261,7 +282,11 @@ impl Agent {
 
     /// `GET` on the Prometheus listener: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?;
+        let connect = || Ok(TcpStream::connect_timeout(&self.metrics, Duration::from_secs(1))?);
+        let mut stream = match &self.network {
+            Some(name) => netns::inside(name, connect)?,
+            None => connect()?,
+        };
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
         let mut answer = String::new();

@@ -125,6 +125,16 @@ impl Cluster {
         self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
     }
 
+    /// Makes `WeirPolicy` a kind of this cluster, as `deploy` has it, and waits until it is served.
+    pub fn policies(&self) -> Result<()> {
+        let file = place::sources().join("../deploy/kubernetes/weirpolicy.yaml");
+        self.kubectl(&["apply", "--filename", &file.display().to_string()])?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/weirpolicies.weir.io"])?;
+        wait::until(START, "the kind to be served", || {
+            Ok(self.get("/apis/weir.io/v1alpha1/weirpolicies").ok().map(drop))
+        })
+    }
+
     /// Takes the agent's role away.
     pub fn unbind(&self) -> Result<()> {
         self.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/weir")

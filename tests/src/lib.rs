@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod collector;
 pub mod crowd;
 pub mod dns;
+pub mod kubernetes;
 pub mod ledger;
 pub mod netns;
 pub mod peers;

@@ -100,15 +100,7 @@ impl NetNs {
 
     /// Runs `act` on a thread that is inside; sockets made there stay inside for their life.
     pub fn inside<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = format!("/run/netns/{}", self.name);
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                let file = File::open(&path).with_context(|| format!("opening {path}"))?;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-                act()
-            });
-            thread.join().map_err(|_| anyhow!("the thread inside a namespace failed"))?
-        })
+        inside(&self.name, act)
     }
 
     /// Joins two namespaces by a cable: `first` gets `first_address` on `first_name`, and so on; addresses with prefix.
@@ -139,6 +131,19 @@ impl Drop for NetNs {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Runs `act` on a thread that is inside the namespace of this name.
+pub(crate) fn inside<T: Send>(name: &str, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = format!("/run/netns/{name}");
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let file = File::open(&path).with_context(|| format!("opening {path}"))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            act()
+        });
+        thread.join().map_err(|_| anyhow!("the thread inside a namespace failed"))?
+    })
 }
 
 fn ip(arguments: &str) -> Result<()> {

@@ -31,6 +31,7 @@ const ORDER: &[&str] = &[
     "otlp",
     "prometheus",
     "kubernetes",
+    "node",
     "canary",
     "config",
     "refusals",

@@ -92,7 +92,9 @@ impl Capture {
         }
         let (mut ticked, mut measured) = (0, 0);
         loop {
-            self.resolver.hear();
+            if self.resolver.hear() {
+                self.known.renamed();
+            }
             let records = self.drain(&mut out);
             for cookie in out.foreign.drain(..) {
                 // What the map refuses goes on being watched, as if nothing had been said.
@@ -169,9 +171,14 @@ impl Capture {
                 }
                 Event::Dns(dns, message) => return heard(resolver, meter, dns, message),
                 Event::Refused(told) => {
+                    let mut told = **told;
                     let sends = told.role == weir_common::conn::Role::CLIENT.0;
                     let sender = sends.then(|| resolver.process(told.owner.tgid, told.head.at)).flatten();
-                    refusals.add(told, blocks.refused(told, clock.unix_ns(told.head.at), sender.as_deref()));
+                    if told.owner.tgid == 0 {
+                        // Its network namespace is needed to end the connection.
+                        told.owner.tgid = resolver.found(told.head.conn).unwrap_or_default();
+                    }
+                    refusals.add(&told, blocks.refused(&told, clock.unix_ns(told.head.at), sender.as_deref()));
                 }
                 Event::Bytes(bytes, _) => {
                     segments += 1;

@@ -39,9 +39,19 @@ fn node_name() -> Option<String> {
 
 /// Rows of `weir doctor`.
 pub(super) fn rows(state: &State) -> impl Iterator<Item = Row> {
-    state.kinds().into_iter().map(|(kind, known)| {
+    let row = |subject: String, standing, detail, remedy: &str| Row {
+        section: "fact",
+        subject,
+        standing,
+        detail,
+        remedy: remedy.to_owned(),
+    };
+    let kinds = state.kinds().into_iter().map(move |(kind, known)| {
         let count = format!("{} known", known.objects);
         let (standing, detail, remedy) = match known.trouble {
+            Some(trouble) if trouble.absent => {
+                (Standing::Ok, "no such kind in this cluster".to_owned(), trouble.remedy)
+            }
             Some(trouble) if known.listed => {
                 let age = known.age.as_secs();
                 (Standing::Degraded, format!("{count}, nothing new for {age} s: {}", trouble.why), trouble.remedy)
@@ -50,9 +60,13 @@ pub(super) fn rows(state: &State) -> impl Iterator<Item = Row> {
             None if known.listed => (Standing::Ok, count, ""),
             None => (Standing::Unknown, "not told yet".to_owned(), ""),
         };
-        let subject = format!("kubernetes {kind}");
-        Row { section: "fact", subject, standing, detail, remedy: remedy.to_owned() }
-    })
+        row(format!("kubernetes {kind}"), standing, detail, remedy)
+    });
+    let status = state.unwritten().map(move |trouble| {
+        let detail = format!("not written: {}", trouble.why);
+        row("kubernetes weirpolicies/status".to_owned(), Standing::Degraded, detail, trouble.remedy)
+    });
+    kinds.chain(status)
 }
 
 #[cfg(test)]

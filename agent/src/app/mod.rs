@@ -113,7 +113,7 @@ pub struct Core {
     blocks: Arc<Blocks>,
     feeds: Feeds,
     exported: Arc<Ledger>,
-    kubernetes: Option<Watch>,
+    kubernetes: Option<Arc<Watch>>,
     loaded: Mutex<Loaded>,
     sources: Sources,
     log: SetLog,
@@ -166,7 +166,7 @@ impl Agent {
 
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
             resolver.watch(news);
-            watch
+            Arc::new(watch)
         });
         let bench = Bench { redactor, select: settings.select.clone(), proxies: settings.proxies.clone(), exporter };
         let bench = Arc::new(RwLock::new(bench));
@@ -212,7 +212,7 @@ impl Agent {
             recent,
             metrics,
             graph,
-            feeds: Feeds::new(Arc::clone(&blocks)),
+            feeds: Feeds::new(Arc::clone(&blocks), kubernetes.clone()),
             blocks,
             exported,
             kubernetes,

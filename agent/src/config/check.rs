@@ -64,6 +64,8 @@ pub struct Settings {
     pub directory: Option<PathBuf>,
     /// Feeds of addresses.
     pub feeds: Vec<Feed>,
+    /// Rules of a cluster's policies.
+    pub policies: super::Policies,
     /// File of the audit log, absolute; `None`: changes are only logged.
     pub audit: Option<PathBuf>,
     /// Which calls are watched.
@@ -230,6 +232,7 @@ pub(super) fn usable(
         rules: written.enforce.rules.clone(),
         directory: check.absolute("enforce.directory", &written.enforce.directory),
         feeds: check.feeds(written),
+        policies: check.policies(written),
         audit: check.audit(written),
         select: check.select(written),
     }

@@ -17,8 +17,19 @@ use crate::policy::written::{WrittenEnd, WrittenLimit, WrittenRule};
 
 /// The name that the rules directory has among sources.
 pub const DIRECTORY: &str = "directory";
+/// The name that `WeirPolicy` objects have among sources.
+pub const POLICIES: &str = "policies";
 /// Most entries that a feed may ask for: the kernel's table holds as many prefixes.
 const ENTRIES: u32 = 200_000;
+
+/// Rules of `WeirPolicy` objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// They are taken, where Kubernetes is asked.
+    pub taken: bool,
+    /// Namespaces whose policies may name any server.
+    pub wide: Vec<String>,
+}
 
 /// How a feed is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -142,6 +153,18 @@ impl Check<'_> {
         self.wrong_at(&place, &format!("`enforce.feeds[{n}].{key}`: {text}"));
     }
 
+    pub(super) fn policies(&mut self, written: &Written) -> Policies {
+        let wide = &written.enforce.cluster_namespaces;
+        for (n, name) in wide.iter().enumerate() {
+            let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            if name.is_empty() || name.len() > 63 || !plain {
+                let text = "`enforce.cluster_namespaces`: a namespace's name belongs here, as `weir-system`";
+                self.wrong_at(&format!("enforce.cluster_namespaces.{n}"), text);
+            }
+        }
+        Policies { taken: written.enforce.policies, wide: wide.clone() }
+    }
+
     fn feed(&mut self, n: usize, feed: &WrittenFeed) -> Option<Feed> {
         let before = self.problems.len();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -149,6 +172,8 @@ impl Check<'_> {
             self.wrong_feed(n, "name", "write 1 to 58 characters of A-Z a-z 0-9 . _ -");
         } else if feed.name == DIRECTORY {
             self.wrong_feed(n, "name", "`directory` stands for enforce.directory; take another");
+        } else if feed.name == POLICIES {
+            self.wrong_feed(n, "name", "`policies` stands for those of the cluster; take another");
         }
         let origin = self.origin(n, feed);
         let crowdsec = feed.format == FeedFormat::Crowdsec;

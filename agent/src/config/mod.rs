@@ -20,7 +20,7 @@ mod tests;
 use std::{fs::File, io::Read as _, path::PathBuf};
 
 pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Routes, Settings, Traces};
-pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, WrittenFeed};
+pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, POLICIES, Policies, WrittenFeed};
 pub use hosts::{HostService, WrittenHost};
 pub use problem::{Place, Problem, Problems};
 pub use proxies::{WrittenHeader, WrittenProxies};

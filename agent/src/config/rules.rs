@@ -102,4 +102,26 @@ mod tests {
         assert_eq!(file.problem(1, Some("server.port"), "x").to_string(), "a.yaml:3:3: `rules[1]`: x");
         assert!(RulesFile::read(Path::new("a.yaml"), b"# none\n").unwrap().rules.is_empty());
     }
+
+    /// `WeirPolicy` in `deploy` has the keys of a rule, and no others.
+    #[test]
+    fn policies_of_a_cluster_have_the_keys_of_a_rule() {
+        let text = include_str!("../../../deploy/kubernetes/weirpolicy.yaml");
+        let mut problems = Vec::new();
+        let kind = text.split("\n---\n").next().unwrap();
+        let tree = parse_file(Path::new("weirpolicy.yaml"), kind, &mut problems).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let keys = |node: &Node| match &node.value {
+            Value::Map(map) => map.iter().map(|entry| entry.key.to_string()).collect::<std::collections::BTreeSet<_>>(),
+            _ => panic!("no map"),
+        };
+        let rule = "spec.versions.0.schema.openAPIV3Schema.properties.spec.properties.rules.items.properties";
+        let at = |path: &str| keys(tree.get(format!("{rule}{path}").split('.')).unwrap());
+        let schema = schemars::schema_for!(WrittenRule).to_value();
+        let of = |value: &serde_json::Value| value["properties"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(at(""), of(&schema));
+        assert_eq!(at(".client.properties"), of(&schema["$defs"]["WrittenEnd"]));
+        assert_eq!(at(".server.properties"), of(&schema["$defs"]["WrittenEnd"]));
+        assert_eq!(at(".limit.properties"), of(&schema["$defs"]["WrittenLimit"]));
+    }
 }

@@ -350,6 +350,11 @@ pub struct Enforce {
     pub directory: String,
     /// Lists of addresses that others publish, each made into one rule.
     pub feeds: Vec<WrittenFeed>,
+    /// Rules of `WeirPolicy` objects are taken, where Kubernetes is asked and has that kind.
+    pub policies: bool,
+    /// Namespaces whose policies may name any server of this node, not only their own pods. Who may write a `WeirPolicy`
+    /// there may drop calls of the whole cluster.
+    pub cluster_namespaces: Vec<String>,
     /// File of the audit log; made with the first change. Empty: changes are only logged.
     pub audit: String,
 }
@@ -513,6 +518,8 @@ impl Default for Enforce {
             breaker: Breaker::default(),
             directory: String::new(),
             feeds: Vec::new(),
+            policies: true,
+            cluster_namespaces: Vec::new(),
             audit: "/var/log/weir/audit.log".to_owned(),
         }
     }

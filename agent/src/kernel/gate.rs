@@ -313,6 +313,18 @@ impl Gate {
         keys.iter().try_for_each(|key| absent(self.identities.remove(key))).map_err(refused("IDENTITIES"))
     }
 
+    /// Takes everybody out of these groups, a bit each.
+    pub fn leave_groups(&mut self, groups: u64) -> Result<(), GateError> {
+        let keys: Vec<_> = self.identities.keys().filter_map(Result::ok).collect();
+        for key in keys {
+            let Ok(known) = self.identities.get(&key, 0) else { continue };
+            if known & groups != 0 {
+                self.identity(key, known & !groups)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what a slot's limits counted.
     pub fn no_limits(&mut self, slot: u16) -> Result<(), GateError> {
         let keys = self.limits.keys().filter_map(Result::ok).filter(|key| key.slot == u64::from(slot));

@@ -164,6 +164,9 @@ impl Who {
                 same(attribute("k8s.namespace.name"), namespace) && same(attribute("k8s.pod.name"), name)
             }),
             Self::Attribute(key, value) => same(attribute(key), value),
+            Self::Within(namespace, who) => {
+                same(attribute("k8s.namespace.name"), namespace) && who.as_ref().is_none_or(|who| who.is(service))
+            }
         }
     }
 }

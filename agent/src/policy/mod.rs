@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod check;
+pub mod confine;
 pub mod gcra;
 pub mod list;
 pub mod machine;

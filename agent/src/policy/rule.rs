@@ -103,6 +103,8 @@ pub enum Who {
     Pod(Box<str>),
     /// A Resource attribute, `key=value`.
     Attribute(Box<str>, Box<str>),
+    /// A pod of this namespace of Kubernetes, any or one that is also this.
+    Within(Box<str>, Option<Box<Who>>),
 }
 
 impl fmt::Display for Who {
@@ -114,6 +116,8 @@ impl fmt::Display for Who {
             Self::Container(id) => write!(out, "container {id}"),
             Self::Pod(name) => write!(out, "pod {name}"),
             Self::Attribute(key, value) => write!(out, "{key}={value}"),
+            Self::Within(namespace, None) => write!(out, "namespace {namespace}"),
+            Self::Within(namespace, Some(who)) => write!(out, "{who} in namespace {namespace}"),
         }
     }
 }

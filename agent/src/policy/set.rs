@@ -59,6 +59,8 @@ pub struct Change {
     pub gone: Vec<Prefix>,
     /// The new table, where paths, hosts or methods changed.
     pub machine: Option<Arc<Machine>>,
+    /// Groups, by bit, that stand for another identity than before: nobody is of them until it is told anew.
+    pub renamed: u64,
     /// What the new generation asks for.
     pub bank: Bank,
 }
@@ -249,6 +251,7 @@ impl RuleSet {
         }
         let Draft { slots: kept, groups, written: slots, .. } = draft;
         self.slots = kept;
+        let renamed = renamed(&self.groups, &groups);
         self.groups = groups;
         self.generation += 1;
         let touched = self.take(&leaving, &arriving, same);
@@ -259,7 +262,7 @@ impl RuleSet {
                 None => gone.push(prefix),
             }
         }
-        Ok(Change { generation: self.generation, slots, freed, rows, gone, machine, bank: self.bank() })
+        Ok(Change { generation: self.generation, slots, freed, rows, gone, machine, renamed, bank: self.bank() })
     }
 
     fn leaving(&self, remove: &[Arc<str>]) -> Result<Vec<Arc<Rule>>, SetError> {
@@ -426,6 +429,13 @@ fn requests(slots: &[Option<Kept>]) -> Vec<(u16, &Conditions)> {
         .filter(|(_, kept)| kept.shape.reads_requests)
         .map(|(at, kept)| (at, &kept.shape.request))
         .collect()
+}
+
+/// Bits that stand for another identity in `new` than in `old`.
+fn renamed(old: &[Option<(Who, u32)>], new: &[Option<(Who, u32)>]) -> u64 {
+    let who = |group: &Option<(Who, u32)>| group.as_ref().map(|(who, _)| who.clone());
+    let pairs = old.iter().zip(new).enumerate();
+    pairs.filter(|(_, (old, new))| new.is_some() && who(old) != who(new)).fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
 /// Slots and groups as they would be.

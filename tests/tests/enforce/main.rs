@@ -6,6 +6,7 @@ mod breaker;
 mod clients;
 mod evasion;
 mod evidence;
+mod identities;
 mod limits;
 mod pairs;
 mod safety;

@@ -4,4 +4,5 @@ mod controllers;
 mod names;
 mod outage;
 mod peers;
+mod policies;
 mod stage;

@@ -102,7 +102,7 @@ fn what_is_forbidden_is_said_once() -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     let log = agent.log()?;
     let warned = log.lines().filter(|line| line.contains("ClusterRole")).count();
-    ensure!(warned == 3, "{warned} warnings for three kinds:\n{log}");
+    ensure!(warned == 4, "{warned} warnings for four kinds:\n{log}");
     cluster.bind()?;
     stands(&agent, "ok")?;
     named(&agent, &resident, "allowed")?;

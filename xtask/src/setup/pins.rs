@@ -52,6 +52,12 @@ pub(crate) const DEBIAN: &[Debian] = &[
     test("openssh-server", &["sh", "-c", "test -x /usr/sbin/sshd"], "an administrator who is logged in"),
     test("tmux", &["tmux", "-V"], "terminal for weir top"),
     test("prometheus", &["promtool", "--version"], "judge of the metrics page"),
+    test("containerd", &["containerd", "--version"], "containers of a node of Kubernetes"),
+    test("runc", &["runc", "--version"], "starts them"),
+    test("containernetworking-plugins", &["test", "-x", "/usr/lib/cni/bridge"], "their network"),
+    test("iptables", &["iptables", "--version"], "kube-proxy's translation"),
+    test("conntrack", &["conntrack", "--version"], "kube-proxy forgets translations with it"),
+    test("busybox-static", &["busybox", "true"], "shell in a container"),
     Debian {
         stage: Stage::Bench,
         package: "bpftrace",

@@ -121,6 +121,10 @@ fn write(gate: &mut Gate, set: &RuleSet, change: &Change) -> Result<(), GateErro
     for (prefix, row) in &change.rows {
         gate.row(prefix.bytes, row)?;
     }
+    if change.renamed != 0 {
+        // Who was of the identity that a number stood for before is not of the one that it stands for now.
+        gate.leave_groups(change.renamed)?;
+    }
     for (bit, who) in set.groups() {
         if let Who::Process(name) = who {
             let mut key = IdentityKey { kind: Identity::COMM.0, ..IdentityKey::default() };

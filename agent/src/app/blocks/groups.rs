@@ -19,12 +19,22 @@ pub(in crate::app) struct Known {
     version: u64,
     groups: Vec<(u8, Who)>,
     processes: HashMap<u32, u64>,
+    listeners: HashMap<(u64, u16), u64>,
+    /// What was told before everybody is told anew.
+    before: (HashMap<u32, u64>, HashMap<(u64, u16), u64>),
+    /// Services are named otherwise than before.
+    stale: bool,
 }
 
 impl Known {
     /// Rules in force name identities.
     pub(in crate::app) fn is_wanted(&self) -> bool {
         !self.groups.is_empty()
+    }
+
+    /// Services are named otherwise than before: every process is to be told again.
+    pub(in crate::app) fn renamed(&mut self) {
+        self.stale = true;
     }
 
     fn of(&self, service: &Service) -> u64 {
@@ -36,19 +46,30 @@ impl Blocks {
     /// Brings `known` up to date; true: the identities changed, and every process is to be told again.
     pub(in crate::app) fn identities(&self, known: &mut Known) -> bool {
         let version = self.identities.load(Ordering::Acquire);
-        if version == known.version {
+        if version == known.version && !known.stale {
             return false;
         }
         let book = self.book();
         known.version = version;
-        known.processes.clear();
+        known.stale = false;
+        let told = (std::mem::take(&mut known.processes), std::mem::take(&mut known.listeners));
+        // What came in between belongs to both.
+        known.before.0.extend(told.0);
+        known.before.1.extend(told.1);
         known.groups =
             if book.enforces() { book.set.groups().map(|(bit, who)| (bit, who.clone())).collect() } else { Vec::new() };
         true
     }
 
     /// Every process and listener was told since the identities changed.
-    pub(in crate::app) fn told(&self, known: &Known) {
+    pub(in crate::app) fn told(&self, known: &mut Known) {
+        let (processes, listeners) = std::mem::take(&mut known.before);
+        for pid in processes.into_keys() {
+            self.tell(pid, 0);
+        }
+        for place in listeners.into_keys() {
+            self.tell_listener(place, 0);
+        }
         self.told.store(known.version, Ordering::Release);
     }
 
@@ -72,27 +93,42 @@ impl Blocks {
     /// A process is of this service.
     pub(in crate::app) fn process(&self, known: &mut Known, pid: u32, service: &Arc<Service>) {
         let groups = known.of(service);
-        let before = known.processes.get(&pid).copied().unwrap_or_default();
-        if groups != before {
+        let was = known.processes.get(&pid).copied().unwrap_or_default();
+        // Told even where it is as before: the kernel half may have been emptied meanwhile.
+        let before = known.before.0.remove(&pid).unwrap_or_default();
+        if groups != was || groups != before {
             self.tell(pid, groups);
+        }
+        if groups == 0 {
+            known.processes.remove(&pid);
+        } else {
             known.processes.insert(pid, groups);
         }
     }
 
     /// Who listens there, since before the agent, is of this service.
-    pub(in crate::app) fn listener(&self, known: &Known, place: (u64, u16), service: &Arc<Service>) {
+    pub(in crate::app) fn listener(&self, known: &mut Known, place: (u64, u16), service: &Arc<Service>) {
         let groups = known.of(service);
+        let before = known.before.1.remove(&place).unwrap_or_default();
+        if groups != 0 {
+            known.listeners.insert(place, groups);
+        }
+        if groups != 0 || before != 0 {
+            self.tell_listener(place, groups);
+        }
+    }
+
+    fn tell_listener(&self, place: (u64, u16), groups: u64) {
         let kernel = self.book().kernel.clone();
-        if groups != 0
-            && let Some(Err(error)) = kernel.map(|kernel| kernel.listener(place, groups))
-        {
+        if let Some(Err(error)) = kernel.map(|kernel| kernel.listener(place, groups)) {
             tracing::warn!(%error, port = place.1, "rules that name this listener's identity don't meet it");
         }
     }
 
     /// A process ended.
     pub(in crate::app) fn gone(&self, known: &mut Known, pid: u32) {
-        if known.processes.remove(&pid).is_some() {
+        let told = known.processes.remove(&pid).is_some();
+        if known.before.0.remove(&pid).is_some() || told {
             self.tell(pid, 0);
         }
     }

@@ -16,7 +16,8 @@ const SHOWN: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct Hits {
     pub(super) calls: u64,
-    last_unix_ns: u64,
+    /// When the last one was, nanoseconds since the Unix epoch.
+    pub(super) last_unix_ns: u64,
     clients: HashMap<IpAddr, u64>,
     others: u64,
 }

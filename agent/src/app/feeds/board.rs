@@ -80,6 +80,20 @@ impl Board {
         });
     }
 
+    /// It is partly in order, or there is nothing to have: `error` says what is not, and is not counted. With `now`, it
+    /// was heard of just now.
+    pub(super) fn partly(&self, name: &str, good: &Good, error: Option<&str>, now: bool) {
+        self.at(name, |row| {
+            (row.rules, row.entries, row.left_out) = (good.rules, good.entries, good.left_out);
+            if row.error.as_deref() != error {
+                row.error = error.map(str::to_owned);
+            }
+            if now {
+                row.good = Some(Instant::now());
+            }
+        });
+    }
+
     /// It gave nothing that can be used; said once for as long as the reason is the same.
     pub(super) fn failed(&self, name: &str, trouble: &Trouble) {
         self.at(name, |row| {

@@ -1,11 +1,13 @@
-//! Where rules come from beside configuration, CLI and control API: a watched folder, and feeds of addresses. Each has a
-//! task of its own; what fails keeps the rules of before, is said once, and counted.
+//! Where rules come from beside configuration, CLI and control API: a watched folder, feeds of addresses, and policies of
+//! a cluster. Each has a task of its own; what fails keeps the rules of before, is said once, and counted.
 
 mod board;
 mod crowdsec;
 mod directory;
 mod fetch;
 mod list;
+mod policies;
+mod report;
 mod watch;
 
 use std::path::PathBuf;
@@ -15,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
 
 use super::blocks::{Blocks, Refused};
-use crate::config::{DIRECTORY, Feed, Origin, Settings};
+use crate::config::{DIRECTORY, Feed, Origin, POLICIES, Settings};
+use crate::identity::kube::Watch as Cluster;
 use crate::policy::list::ListError;
 use crate::policy::rule::Source;
 
@@ -53,6 +56,8 @@ impl From<Refused> for Trouble {
 enum What {
     Directory(PathBuf),
     Feed(Box<Feed>),
+    /// Policies, and the namespaces whose ones may name any server.
+    Policies(Vec<String>),
 }
 
 impl What {
@@ -60,6 +65,7 @@ impl What {
         match self {
             Self::Directory(_) => DIRECTORY,
             Self::Feed(feed) => &feed.name,
+            Self::Policies(_) => POLICIES,
         }
     }
 }
@@ -103,26 +109,30 @@ pub(super) struct Feeds {
     blocks: Arc<Blocks>,
     board: Arc<Board>,
     running: Mutex<Vec<Running>>,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Feeds {
-    /// None runs yet.
-    pub(super) fn new(blocks: Arc<Blocks>) -> Self {
-        Self { blocks, board: Arc::default(), running: Mutex::default() }
+    /// None runs yet. `cluster`: where Kubernetes is asked.
+    pub(super) fn new(blocks: Arc<Blocks>, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { blocks, board: Arc::default(), running: Mutex::default(), cluster }
     }
 
     /// Starts what the settings ask for and does not run, ends what they don't ask for. Within a tokio runtime.
     pub(super) fn configure(&self, settings: &Settings) {
         let directory = settings.directory.clone().map(What::Directory);
-        let wanted: Vec<What> =
-            directory.into_iter().chain(settings.feeds.iter().cloned().map(Box::new).map(What::Feed)).collect();
+        let feeds = settings.feeds.iter().cloned().map(Box::new).map(What::Feed);
+        let cluster = self.cluster.as_ref().filter(|_| settings.policies.taken);
+        let policies = cluster.map(|_| What::Policies(settings.policies.wide.clone()));
+        let wanted: Vec<What> = directory.into_iter().chain(feeds).chain(policies).collect();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|old| wanted.contains(&old.what));
         let has = |name: &str| wanted.iter().any(|what| what.name() == name);
         self.blocks.forget(|source| match source {
             Source::File(_) => !has(DIRECTORY),
             Source::Feed(name) => !has(name),
-            Source::Config | Source::Control | Source::Detector(_) | Source::Cluster(_) => false,
+            Source::Cluster(_) => !has(POLICIES),
+            Source::Config | Source::Control | Source::Detector(_) => false,
         });
         self.board.keep(has);
         for what in wanted {
@@ -133,6 +143,10 @@ impl Feeds {
             let desk =
                 Desk { blocks: Arc::clone(&self.blocks), board: Arc::clone(&self.board), alive: Arc::clone(&alive) };
             let task = match what.clone() {
+                What::Policies(wide) => match &self.cluster {
+                    Some(cluster) => tokio::spawn(policies::run(Arc::clone(cluster), wide, desk)),
+                    None => continue,
+                },
                 What::Directory(path) => tokio::spawn(directory::run(path, desk)),
                 What::Feed(feed) => match feed.origin.clone() {
                     Origin::CrowdSec { url, key } => tokio::spawn(crowdsec::run(*feed, url, key, desk)),

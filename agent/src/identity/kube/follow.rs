@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
-use super::reach::{late, trouble};
+use super::reach::{absent, late, trouble};
 use super::state::{Kind, State, Trouble};
 use crate::clock;
 
@@ -24,6 +24,9 @@ const PAGE: Duration = Duration::from_secs(30);
 const WATCH: u32 = 240;
 /// Beyond its length, until a watch counts as cut.
 const MORE: Duration = Duration::from_secs(20);
+/// How often a kind must be found to be none of the server's until its objects count as gone, some minutes: one that
+/// starts says so too.
+const ABSENT: u32 = 10;
 /// First and longest pause after a failure.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 
@@ -57,6 +60,8 @@ enum Failed {
     Trouble(Trouble),
     /// The server does not remember the version that was asked for.
     Forgotten,
+    /// The server has no such kind.
+    Absent(Trouble),
     Closed,
 }
 
@@ -64,6 +69,7 @@ impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         match &error {
             Error::Api(status) if forgotten(status) => Self::Forgotten,
+            Error::Api(status) if status.code == 404 => Self::Absent(trouble(&error)),
             _ => Self::Trouble(trouble(&error)),
         }
     }
@@ -77,23 +83,34 @@ fn forgotten(status: &Status) -> bool {
 impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Follow<K> {
     /// Follows until nobody listens.
     pub(super) async fn run<T>(self, to: Sender<T>, wrap: fn(Event<K>) -> T) -> Closed {
-        let mut pause = Pause::default();
+        let (mut pause, mut missed) = (Pause::default(), 0);
         loop {
             let listed = self.list(&to, wrap).await;
             let mut version = match listed {
                 Ok(version) => version,
+                // All other kinds are every server's own.
+                Err(Failed::Absent(trouble)) if self.kind == Kind::Policies => {
+                    self.state.trouble(self.kind, &absent(&trouble));
+                    missed += 1;
+                    if missed == ABSENT && self.none(&to, wrap).await.is_err() {
+                        return Closed;
+                    }
+                    pause.wait().await;
+                    continue;
+                }
                 Err(Failed::Closed) => return Closed,
                 Err(Failed::Forgotten) => {
                     pause.wait().await;
                     continue;
                 }
-                Err(Failed::Trouble(trouble)) => {
+                Err(Failed::Trouble(trouble) | Failed::Absent(trouble)) => {
                     self.state.trouble(self.kind, &trouble);
                     pause.wait().await;
                     continue;
                 }
             };
             self.state.listed(self.kind);
+            missed = 0;
             loop {
                 let begun = Instant::now();
                 match self.watch(&mut version, &to, wrap).await {
@@ -101,7 +118,8 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Follow<K> 
                     // A server that ends each watch at once is not asked without pause.
                     Ok(()) => pause.wait().await,
                     Err(Failed::Closed) => return Closed,
-                    Err(Failed::Forgotten) => {
+                    // A kind that is gone may be another one when it comes again.
+                    Err(Failed::Forgotten | Failed::Absent(_)) => {
                         pause.wait().await;
                         break;
                     }
@@ -112,6 +130,12 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Follow<K> 
                 }
             }
         }
+    }
+
+    /// An empty list.
+    async fn none<T>(&self, to: &Sender<T>, wrap: fn(Event<K>) -> T) -> Result<(), Failed> {
+        send(to, wrap(Event::Begin)).await?;
+        send(to, wrap(Event::End)).await
     }
 
     /// All of them, in pages; gives the version that the list is of.

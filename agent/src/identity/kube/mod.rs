@@ -10,6 +10,7 @@ mod documents;
 mod follow;
 mod owner;
 mod pod;
+mod policy;
 mod reach;
 mod state;
 mod tests;
@@ -18,6 +19,7 @@ mod watch;
 
 pub(super) use book::Book;
 pub(super) use pod::Pod;
+pub use policy::{Pen, Policies, Policy, PolicyEvent, PolicyName};
 pub use reach::Reach;
-pub use state::{Kind, Kinds, State};
+pub use state::{Kind, Kinds, State, Trouble};
 pub use watch::{Change, Settings, Watch, start};

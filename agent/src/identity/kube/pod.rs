@@ -48,6 +48,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Its namespace.
+    pub(super) fn k8s_namespace(&self) -> Option<&Arc<str>> {
+        self.attributes.iter().find(|(key, _)| &**key == "k8s.namespace.name").map(|(_, value)| value)
+    }
+
     /// Reads a document; `None` if it is not one of a pod. `refused` counts values that can't be used.
     pub(super) fn of(document: &PodDocument, owners: &Owners, refused: &mut u64) -> Option<Self> {
         let meta = &document.metadata;

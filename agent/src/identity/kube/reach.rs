@@ -25,7 +25,7 @@ pub enum Reach {
 /// A client; no connection is made yet.
 pub(super) async fn client(reach: &Reach) -> Result<Client, Trouble> {
     let options = KubeConfigOptions::default();
-    let trouble = |why: String| Trouble { why, remedy: CONFIG };
+    let trouble = |why: String| Trouble { why, remedy: CONFIG, absent: false };
     let mut config = match reach {
         Reach::Pod => Config::incluster().map_err(|error| trouble(error.to_string()))?,
         Reach::File(path) => {
@@ -39,7 +39,9 @@ pub(super) async fn client(reach: &Reach) -> Result<Client, Trouble> {
 }
 
 const CONFIG: &str = "give kubernetes.kubeconfig a file that kubectl can use, or set kubernetes.mode to off";
-const FORBIDDEN: &str = "allow get, list and watch of pods, services and endpointslices to this account by a ClusterRole, as deploy/kubernetes/rbac.yaml does";
+const FORBIDDEN: &str = "allow get, list and watch of pods, services, endpointslices and weirpolicies to this account by a ClusterRole, as deploy/kubernetes/rbac.yaml does";
+const ABSENT: &str =
+    "to have policies, apply deploy/kubernetes/weirpolicy.yaml; to have none, set enforce.policies to false";
 const TOKEN: &str = "the token is not accepted: mount a valid service account token, or renew the kubeconfig";
 const SERVER: &str = "see that the API server runs and that this node reaches it";
 
@@ -50,12 +52,17 @@ pub(super) fn trouble(error: &Error) -> Trouble {
         Error::Api(status) if status.code == 401 => TOKEN,
         _ => SERVER,
     };
-    Trouble { why: said(error), remedy }
+    Trouble { why: said(error), remedy, absent: false }
+}
+
+/// There is no such kind.
+pub(super) fn absent(why: &Trouble) -> Trouble {
+    Trouble { remedy: ABSENT, absent: true, ..why.clone() }
 }
 
 /// What took too long.
 pub(super) fn late(what: &str) -> Trouble {
-    Trouble { why: format!("{what}: no answer in time"), remedy: SERVER }
+    Trouble { why: format!("{what}: no answer in time"), remedy: SERVER, absent: false }
 }
 
 /// An error with its causes, short and harmless.

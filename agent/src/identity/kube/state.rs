@@ -1,8 +1,11 @@
 //! How the watch stands: what is known, and since when nothing new is heard, and why.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +16,13 @@ pub enum Kind {
     Services,
     /// `EndpointSlice`s of the cluster.
     EndpointSlices,
+    /// `WeirPolicy` objects of the cluster.
+    Policies,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pods, Self::Services, Self::EndpointSlices];
+    pub const ALL: [Self; 4] = [Self::Pods, Self::Services, Self::EndpointSlices, Self::Policies];
 
     /// As the API calls it.
     #[must_use]
@@ -26,6 +31,7 @@ impl Kind {
             Self::Pods => "pods",
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
+            Self::Policies => "weirpolicies",
         }
     }
 }
@@ -56,10 +62,14 @@ pub struct Trouble {
     pub why: String,
     /// What to do about it.
     pub remedy: &'static str,
+    /// The server has no such kind: nothing is wrong.
+    pub absent: bool,
 }
 
 #[derive(Debug, Default)]
 struct One {
+    /// It is asked for.
+    watched: bool,
     listed: bool,
     objects: u64,
     trouble: Option<(Trouble, Instant)>,
@@ -70,15 +80,23 @@ struct One {
 pub struct State {
     /// The node whose pods are watched.
     pub node: String,
-    all: Mutex<[One; 3]>,
+    all: Mutex<[One; 4]>,
+    /// Namespaces that have a pod on this node.
+    local: watch::Sender<Arc<BTreeSet<Arc<str>>>>,
+    /// Why the status of policies can't be written.
+    unwritten: Mutex<Option<Trouble>>,
 }
 
 impl State {
     pub(super) fn of(node: &str) -> Self {
-        Self { node: node.to_owned(), ..Self::default() }
+        let state = Self { node: node.to_owned(), ..Self::default() };
+        for kind in [Kind::Pods, Kind::Services, Kind::EndpointSlices] {
+            state.watched(kind, true);
+        }
+        state
     }
 
-    fn lock(&self) -> MutexGuard<'_, [One; 3]> {
+    fn lock(&self) -> MutexGuard<'_, [One; 4]> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,16 +104,52 @@ impl State {
         self.lock().get_mut(kind as usize).map(act)
     }
 
-    /// How each kind stands.
+    /// How each kind that is watched stands.
     #[must_use]
     pub fn kinds(&self) -> Vec<(Kind, Kinds)> {
         let all = self.lock();
-        let rows = Kind::ALL.into_iter().zip(all.iter()).map(|(kind, one)| {
+        let rows = Kind::ALL.into_iter().zip(all.iter()).filter(|(_, one)| one.watched).map(|(kind, one)| {
             let age = one.trouble.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
             let trouble = one.trouble.as_ref().map(|(trouble, _)| trouble.clone());
             (kind, Kinds { listed: one.listed, objects: one.objects, trouble, age })
         });
         rows.collect()
+    }
+
+    /// Namespaces that have a pod on this node, now and as they change.
+    #[must_use]
+    pub fn local(&self) -> watch::Receiver<Arc<BTreeSet<Arc<str>>>> {
+        self.local.subscribe()
+    }
+
+    pub(super) fn set_local(&self, namespaces: BTreeSet<Arc<str>>) {
+        self.local.send_if_modified(|known| {
+            let differs = **known != namespaces;
+            if differs {
+                *known = Arc::new(namespaces);
+            }
+            differs
+        });
+    }
+
+    /// Why the status of policies can't be written, where it can't.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Trouble> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the status of a policy could be written; said once.
+    pub(super) fn wrote(&self, trouble: Option<Trouble>) {
+        let mut known = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = trouble.as_ref().filter(|now| known.as_ref().is_none_or(|old| old.remedy != now.remedy))
+        {
+            tracing::warn!(why = trouble.why, remedy = trouble.remedy, "the status of policies can't be written");
+        }
+        *known = trouble;
+    }
+
+    pub(super) fn watched(&self, kind: Kind, watched: bool) {
+        self.with(kind, |one| *one = One { watched, ..One::default() });
     }
 
     /// Something is in the way; said in the log once, until it is another thing or it is gone.
@@ -105,7 +159,9 @@ impl State {
             let old = one.trouble.replace((trouble.clone(), since));
             old.is_none_or(|(old, _)| old.remedy != trouble.remedy)
         });
-        if new == Some(true) {
+        if new == Some(true) && trouble.absent {
+            tracing::info!(%kind, remedy = trouble.remedy, "Kubernetes has no such kind; it is asked again");
+        } else if new == Some(true) {
             let known = "what was known before holds; it is tried again";
             tracing::warn!(%kind, why = trouble.why, remedy = trouble.remedy, "Kubernetes does not tell: {known}");
         }
@@ -122,7 +178,8 @@ impl State {
         self.with(kind, |one| one.listed = true);
     }
 
-    pub(super) fn holds(&self, kind: Kind, objects: usize) {
+    /// So many objects of a kind are known.
+    pub fn holds(&self, kind: Kind, objects: usize) {
         self.with(kind, |one| one.objects = objects as u64);
     }
 }

@@ -1,6 +1,6 @@
 //! The task that hears what the API server tells, and makes changes of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ pub enum Change {
 pub struct Watch {
     /// How it stands.
     pub state: Arc<State>,
+    pub(super) reach: Reach,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -80,8 +81,9 @@ impl Drop for Watch {
 pub fn start(settings: Settings, meter: Arc<Meter>) -> (Watch, Receiver<Change>) {
     let (to, changes) = channel(CHANGES);
     let state = Arc::new(State::of(&settings.node));
+    let reach = settings.reach.clone();
     let task = tokio::spawn(run(settings, meter, Arc::clone(&state), to));
-    (Watch { state, tasks: vec![task] }, changes)
+    (Watch { state, reach, tasks: vec![task] }, changes)
 }
 
 enum Heard {
@@ -96,7 +98,7 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
         match reach::client(&settings.reach).await {
             Ok(client) => break client,
             Err(trouble) => {
-                for kind in Kind::ALL {
+                for kind in [Kind::Pods, Kind::Services, Kind::EndpointSlices] {
                     state.trouble(kind, &trouble);
                 }
                 pause.wait().await;
@@ -143,6 +145,7 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
         sources: [HashSet::new(), HashSet::new()],
         fresh: [HashSet::new(), HashSet::new(), HashSet::new()],
         nobody: Arc::new(Service::unknown()),
+        listing: true,
     };
     let hear = async {
         while let Some(heard) = heard.recv().await {
@@ -175,6 +178,8 @@ struct Hearing {
     /// What the list that is running has told so far, by kind.
     fresh: [HashSet<Source>; 3],
     nobody: Arc<Service>,
+    /// A list of pods is running: what is told of them all comes with its end.
+    listing: bool,
 }
 
 impl Hearing {
@@ -204,6 +209,7 @@ impl Hearing {
         if let Some(fresh) = self.fresh.get_mut(kind as usize) {
             fresh.clear();
         }
+        self.listing |= kind == Kind::Pods;
         Ok(())
     }
 
@@ -211,10 +217,13 @@ impl Hearing {
     async fn end(&mut self, kind: Kind) -> Result<(), Closed> {
         let fresh = self.fresh.get_mut(kind as usize).map(std::mem::take).unwrap_or_default();
         if kind == Kind::Pods {
+            self.listing = true;
             let gone = self.pods.keys().filter(|uid| !fresh.contains(&Source::Pod(Arc::clone(uid))));
             for uid in gone.cloned().collect::<Vec<_>>() {
                 self.no_pod(&uid).await?;
             }
+            self.listing = false;
+            self.tell_local();
             if self.pods.is_empty() {
                 let node = &self.state.node;
                 tracing::warn!(node, "no pod is on a node of this name; if that is wrong, set kubernetes.node");
@@ -227,6 +236,13 @@ impl Hearing {
             self.drop_source(&source).await?;
         }
         Ok(())
+    }
+
+    /// Tells which namespaces have a pod on this node.
+    fn tell_local(&self) {
+        let namespaces: BTreeSet<Arc<str>> =
+            self.pods.values().filter_map(|pod| pod.k8s_namespace().cloned()).collect();
+        self.state.set_local(namespaces);
     }
 
     fn seen(&mut self, kind: Kind, source: Source) {
@@ -260,6 +276,9 @@ impl Hearing {
         let ends = pod.addresses.iter().map(|&ip| End { ip, port: None }).collect();
         self.pods.insert(pod.uid.clone(), Arc::clone(&pod));
         self.state.holds(Kind::Pods, self.pods.len());
+        if !self.listing {
+            self.tell_local();
+        }
         self.tell(Change::Pod(Arc::clone(&pod))).await?;
         self.claim(&Source::Pod(pod.uid.clone()), ends, &Arc::new(pod.service())).await
     }
@@ -267,6 +286,9 @@ impl Hearing {
     async fn no_pod(&mut self, uid: &str) -> Result<(), Closed> {
         let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
         self.state.holds(Kind::Pods, self.pods.len());
+        if !self.listing {
+            self.tell_local();
+        }
         let nobody = Arc::clone(&self.nobody);
         self.claim(&Source::Pod(pod.uid.clone()), Vec::new(), &nobody).await?;
         self.tell(Change::Gone(pod)).await

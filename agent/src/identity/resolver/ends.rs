@@ -61,12 +61,22 @@ impl Resolver {
             let address = Ipv6Addr::from(told.ends.remote).to_canonical();
             self.calls(told.head.conn, told.netns, address, told.owner.tgid, told.head.at);
         }
-        if told.owner.known == Known::NO.0 && told.role == Role::SERVER.0 {
-            told.owner = self.listener(&told).unwrap_or(told.owner);
+        if told.owner.known == Known::NO.0
+            && told.role == Role::SERVER.0
+            && let Some(owner) = self.listener(&told)
+        {
+            told.owner = owner;
+            self.ends.get_or(opened.head.conn, End::default).found = Some((owner, model::Role::Server));
         }
         // Asked now, while the process is there to be read.
         self.resolve(&told.owner, Thread::default(), told.head.at, None);
         told
+    }
+
+    /// The process that holds a socket, where the kernel half does not know it and [`Self::look`] found it.
+    #[must_use]
+    pub fn found(&self, cookie: u64) -> Option<u32> {
+        self.ends.peek(cookie)?.found.map(|(owner, _)| owner.tgid)
     }
 
     /// Who held the listener of an accepted socket when [`Self::look`] saw it. A listener that is younger than that was

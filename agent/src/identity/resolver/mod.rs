@@ -133,11 +133,11 @@ impl Resolver {
     }
 
     /// Takes what has come of pods and addresses since; never waits. Processes of pods that are told for the first
-    /// time, or otherwise than before, are named anew at their next use.
-    pub fn hear(&mut self) {
+    /// time, or otherwise than before, are named anew at their next use; true: there are some.
+    pub fn hear(&mut self) -> bool {
         let renamed = self.book.hear(clock::monotonic_ns());
         if renamed.is_empty() {
-            return;
+            return false;
         }
         self.groups.clear();
         let Self { processes, registry, .. } = self;
@@ -151,6 +151,7 @@ impl Resolver {
                 image.ports.clear();
             }
         }
+        true
     }
 
     /// A process replaced its image; `args` is its command line, NUL between arguments.

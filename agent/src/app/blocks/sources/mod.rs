@@ -1,4 +1,6 @@
-//! Rules that come by themselves: from files of a folder, from feeds, from detectors.
+//! Rules that come by themselves: from files of a folder, from feeds, from policies of a cluster, from detectors.
+
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use crate::policy::prefix::Prefix;
 use crate::policy::rule::{Mode, Rule, Source};
 use crate::policy::set::SetError;
 use crate::policy::written::WrittenRule;
+
+pub(in crate::app) use policies::{Standing, Taken};
 
 /// Rules that a detector may have at once.
 const DETECTED: usize = 1024;
