@@ -1,8 +1,9 @@
 //! The kernel half as an object: what older kernels' verifiers would say to it, without such a kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context as _, Result, ensure};
+use aya_obj::generated::bpf_insn;
 use aya_obj::{Function, Object};
 
 static OBJECT: &[u8] = include_bytes!(env!("WEIR_EBPF_OBJECT"));
@@ -57,6 +58,61 @@ fn falls_back(function: &Function) -> Option<usize> {
         }
     }
     None
+}
+
+/// Bytes of stack that instructions use, rounded up as `check_max_stack_depth` of Linux 5.10 and 6.1 does.
+fn frame(instructions: &[bpf_insn]) -> usize {
+    const FRAME: u8 = 10;
+    /// `dst = src` and `dst += number`, of 64 bits.
+    const COPY: u8 = 0xbf;
+    const ADD: u8 = 0x07;
+    let mut deepest = 0;
+    for (at, insn) in instructions.iter().enumerate() {
+        let copied = |register: u8| {
+            let before = at.checked_sub(1).and_then(|at| instructions.get(at));
+            before
+                .is_some_and(|before| before.code == COPY && before.src_reg() == FRAME && before.dst_reg() == register)
+        };
+        let offset = match insn.code & 7 {
+            1 if insn.src_reg() == FRAME => i32::from(insn.off),
+            2 | 3 if insn.dst_reg() == FRAME => i32::from(insn.off),
+            _ if insn.code == ADD && copied(insn.dst_reg()) => insn.imm,
+            _ => 0,
+        };
+        deepest = deepest.max(offset.min(0).unsigned_abs() as usize);
+    }
+    deepest.max(1).next_multiple_of(32)
+}
+
+/// Where the function that is called from `at` starts, if one is: helpers have their own stack.
+fn callee(instructions: &[bpf_insn], at: usize) -> Option<usize> {
+    let insn = instructions.get(at).filter(|insn| insn.code == (JMP | CALL) && insn.src_reg() == 1)?;
+    Some(at.wrapping_add_signed(insn.imm as isize + 1))
+}
+
+/// Stack of the function that starts at `start`, with the deepest of those that it calls.
+fn depth(instructions: &[bpf_insn], start: usize) -> usize {
+    let starts = (0..instructions.len()).filter_map(|at| callee(instructions, at));
+    let end = starts.filter(|other| *other > start).min().unwrap_or(instructions.len());
+    let called = (start..end).filter_map(|at| callee(instructions, at)).map(|to| depth(instructions, to)).max();
+    frame(&instructions[start..end]) + called.unwrap_or(0)
+}
+
+#[test]
+fn a_program_and_what_it_calls_fit_on_the_stack() -> Result<()> {
+    let mut object = Object::parse(OBJECT)?;
+    let programs: HashSet<usize> = object.programs.values().map(|program| program.section_index).collect();
+    let texts = object.functions.keys().map(|(section, _)| *section).filter(|section| !programs.contains(section));
+    object.relocate_calls(&texts.collect())?;
+    let mut deepest = 0;
+    for (name, program) in &object.programs {
+        let function = object.functions.get(&program.function_key()).with_context(|| name.clone())?;
+        let depth = depth(&function.instructions, 0);
+        ensure!(depth <= 512, "{name} and what it calls take {depth} bytes of stack");
+        deepest = deepest.max(depth);
+    }
+    ensure!(deepest > 256, "the deepest takes {deepest} bytes");
+    Ok(())
 }
 
 #[test]
