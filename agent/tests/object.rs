@@ -59,6 +59,50 @@ fn falls_back(function: &Function) -> Option<usize> {
     None
 }
 
+/// Bytes of stack that a function uses, rounded up as `check_max_stack_depth` of Linux 5.10 and 6.1 does.
+fn stack(function: &Function) -> usize {
+    const FRAME: u8 = 10;
+    /// `dst = src` and `dst += number`, of 64 bits.
+    const COPY: u8 = 0xbf;
+    const ADD: u8 = 0x07;
+    let mut deepest = 0;
+    for (at, insn) in function.instructions.iter().enumerate() {
+        let copied = |register: u8| {
+            let before = at.checked_sub(1).and_then(|at| function.instructions.get(at));
+            before
+                .is_some_and(|before| before.code == COPY && before.src_reg() == FRAME && before.dst_reg() == register)
+        };
+        let offset = match insn.code & 7 {
+            1 if insn.src_reg() == FRAME => i32::from(insn.off),
+            2 | 3 if insn.dst_reg() == FRAME => i32::from(insn.off),
+            _ if insn.code == ADD && copied(insn.dst_reg()) => insn.imm,
+            _ => 0,
+        };
+        deepest = deepest.max(offset.min(0).unsigned_abs() as usize);
+    }
+    deepest.max(1).next_multiple_of(32)
+}
+
+#[test]
+fn a_program_and_what_it_calls_fit_on_the_stack() -> Result<()> {
+    let object = Object::parse(OBJECT)?;
+    let called = object.functions.values().filter(|function| {
+        !object.programs.values().any(|program| program.function_key() == (function.section_index.0, function.address))
+    });
+    let called = called.map(stack).max().context("no function is called")?;
+    let mut deepest = 0;
+    for (name, program) in &object.programs {
+        let function = object.functions.get(&program.function_key()).with_context(|| name.clone())?;
+        // A call within the object; helpers have their own stack.
+        let calls = function.instructions.iter().any(|insn| insn.code == (JMP | CALL) && insn.src_reg() == 1);
+        let depth = stack(function) + if calls { called } else { 0 };
+        ensure!(depth <= 512, "{name} and what it calls take {depth} bytes of stack");
+        deepest = deepest.max(depth);
+    }
+    ensure!(deepest > 256, "the deepest takes {deepest} bytes");
+    Ok(())
+}
+
 #[test]
 fn no_loop_is_entered_again_by_falling_into_it() -> Result<()> {
     let object = Object::parse(OBJECT)?;

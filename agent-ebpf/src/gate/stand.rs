@@ -82,10 +82,7 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
         return;
     }
     let mut wanted = SLOT_USED | SLOT_ENFORCE | if at_client { SLOT_AT_CLIENT } else { SLOT_AT_SERVER };
-    let entry = table::of::<PrefixKey, AllowRow>(
-        ALLOWED.as_ptr(),
-        &PrefixKey { len: 128, address: if at_client { ends.remote } else { *client } },
-    );
+    let entry = around::<AllowRow>(gate, ALLOWED.as_ptr(), if at_client { &ends.remote } else { client }, 128);
     // SAFETY: null, or a map value.
     if let Some(entry) = unsafe { entry.as_mut() } {
         // Counted where it is a slot that is saved from.
@@ -165,10 +162,9 @@ fn sooner(gate: *mut Gate, then: u64) {
 /// Adds the slots of every prefix around the client's address, longest first.
 #[inline(always)]
 fn addresses(gate: *mut Gate, client: &[u8; 16], active: u64, now: u64) {
-    let mut key = PrefixKey { len: 128, address: *client };
-    let mut n = 0;
+    let (mut len, mut n) = (128, 0);
     while n < NESTED {
-        let row = table::of::<PrefixKey, AddressRow>(ADDRESSES.as_ptr(), &key);
+        let row = around::<AddressRow>(gate, ADDRESSES.as_ptr(), client, len);
         if row.is_null() {
             return;
         }
@@ -191,9 +187,28 @@ fn addresses(gate: *mut Gate, client: &[u8; 16], active: u64, now: u64) {
         if row.len == 0 || row.len > 128 {
             return;
         }
-        key.len = row.len - 1;
+        len = row.len - 1;
         n += 1;
     }
+}
+
+/// The row of the longest prefix around an address, of at most `len` bits. The key lies in the map: the stack is short.
+#[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "addresses lie at multiples of 4 in their structures")]
+fn around<T>(gate: *mut Gate, map: *mut core::ffi::c_void, address: *const [u8; 16], len: u32) -> *mut T {
+    stage!(gate, prefix.len, len);
+    // SAFETY: four words of a live structure, to as many of a live map value; volatile, because the compiler would make
+    // this a call of a bytewise `memcpy`, which has a stack of its own.
+    unsafe {
+        let (from, to) = (address.cast::<u32>(), (&raw mut (*gate).prefix.address).cast::<u32>());
+        let mut i = 0;
+        while i < 4 {
+            to.add(i).write_volatile(from.add(i).read_volatile());
+            i += 1;
+        }
+    }
+    // SAFETY: a field of a live map value.
+    table::of::<PrefixKey, T>(map, unsafe { &(*gate).prefix })
 }
 
 /// Identity groups of a socket's owner. A server's socket that nobody is known of may have a listener that is.

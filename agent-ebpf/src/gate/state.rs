@@ -1,7 +1,7 @@
 //! What the gate keeps for a connection: the value of its socket's storage.
 
 use weir_common::judge::{Judge, NO_HOST, NO_METHOD, NO_PATH, state};
-use weir_common::verdict::Mask;
+use weir_common::verdict::{Mask, PrefixKey};
 
 use crate::conn::{stage, staged};
 
@@ -34,6 +34,8 @@ pub(crate) struct Gate {
     pub peer: [u64; 4],
     /// Key of a look-up.
     pub key: [u64; 3],
+    /// Key of a look-up by address.
+    pub prefix: PrefixKey,
     /// Sequence numbers with which the two streams begin, as the client has them: sent, received.
     pub start: [u32; 2],
     /// Programs that read this connection's requests right now; more than one is refused.
@@ -107,7 +109,7 @@ pub(crate) struct Gate {
     /// 1: the allow-list saved it, and that is counted.
     pub saved: u8,
     /// Zero.
-    pub more: [u8; 3],
+    pub more: [u8; 7],
 }
 
 /// Whoever reads heads for this connection keeps others out; false: somebody does already.
