@@ -155,12 +155,10 @@ impl Agent {
         metrics.sample(Sampler::new(settings.traces.sample));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
-        let (cgroup, chains) = (settings.kernel.cgroup.clone(), settings.traces.chains);
-        let to_load = load::Settings { ring: settings.kernel.ring, cgroup, own, chains };
+        let to_load = translate::load(settings, own);
         let (half, line) = load::load(&facts, &plan, &to_load)?;
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
-        let mut chains = Chains::new(Arc::clone(&meter));
-        chains.set(half.tells_reads(), &mut Vec::new());
+        let chains = Chains::new(half.tells_reads(), Arc::clone(&meter));
         let half = Arc::new(Mutex::new(half));
         blocks.take(Arc::clone(&half), settings.mode);
 

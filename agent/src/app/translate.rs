@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::feeds;
 use crate::config::{self, Level, Otlp, Protocol};
 use crate::export::prometheus;
-use crate::{export, flow, graph, identity, redact};
+use crate::{export, flow, graph, identity, kernel, redact};
 
 /// Settings of the redactor.
 pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
@@ -20,6 +20,12 @@ pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
         templates: settings.routes.templates.clone(),
         limit: settings.routes.limit,
     }
+}
+
+/// What the loader is told; `own`: the agent's process id.
+pub(super) fn load(settings: &config::Settings, own: u32) -> kernel::load::Settings {
+    let (kernel, chains) = (&settings.kernel, settings.traces.chains);
+    kernel::load::Settings { ring: kernel.ring, cgroup: kernel.cgroup.clone(), own, chains }
 }
 
 /// Settings of the flow worker.

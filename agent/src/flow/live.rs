@@ -10,9 +10,10 @@ use super::chains::Note;
 use super::dialect::{self, Dialect, Tally};
 use super::exchange;
 use super::mirror::Start;
+use super::reading::Reading;
 use super::stream::{Piece, Room, Sink, Stream};
 use crate::model::{Call, Connection, Kind, OpenConnection, Role, Thread};
-use crate::proto::{Begun, Chunk, Close, Gap, Protocol, Side};
+use crate::proto::{Chunk, Close, Gap, Protocol, Side};
 
 /// State of a connection. Nothing of it waits in a buffer while it is idle.
 pub(super) struct Live {
@@ -35,16 +36,9 @@ pub(super) struct Live {
     pub listed: bool,
     /// The kernel half was told that nobody reads it.
     given_up: bool,
-    /// Process that reads its requests, where that was told; 0: it was not.
-    reader: u32,
-    /// Requests with ids that began before that.
-    begun: Vec<Begun>,
-    /// Records with requests may have been lost, of which the reader's chains have not been told.
-    missed: bool,
+    /// Who reads its requests.
+    reading: Reading,
 }
-
-/// Requests with ids that wait for their reader to be told.
-const BEGUN: usize = 64;
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,9 +69,7 @@ impl Live {
             start,
             listed: false,
             given_up: false,
-            reader: 0,
-            begun: Vec::new(),
-            missed: false,
+            reading: Reading::default(),
         }
     }
 
@@ -94,7 +86,7 @@ impl Live {
 
     /// The ring refused records of this connection.
     pub(super) fn doubt(&mut self) {
-        self.missed = true;
+        self.reading.doubt();
         for stream in &mut self.streams {
             stream.doubt();
         }
@@ -148,37 +140,15 @@ impl Live {
 
     /// This process reads its requests.
     pub(super) fn read_by(&mut self, tgid: u32) {
-        self.reader = tgid;
+        self.reading.by(tgid);
     }
 
     /// What is to be noted of requests that began; `ended`: calls of this record, of which nothing is.
     pub(super) fn notes(&mut self, ended: &[Call], notes: &mut Vec<Note>) {
-        if self.missed && self.reader != 0 {
-            self.missed = false;
-            notes.push(Note::Lost { tgid: self.reader, at: self.last_at });
-        }
         let new = self.dialect.begun();
-        if new.is_empty() && self.begun.is_empty() {
-            return;
-        }
-        self.begun.extend(new);
-        if self.connection.role != Role::Server || self.own {
-            self.begun.clear();
-        }
-        let over = |begun: &Begun| ended.iter().any(|call| call.request.first.seq == begun.first.seq);
-        self.begun.retain(|begun| !over(begun));
-        if self.reader == 0 {
-            // A client that sends so many before one is read: the first of them are forgotten.
-            let over = self.begun.len().saturating_sub(BEGUN);
-            self.missed |= over > 0;
-            self.begun.drain(..over);
-            return;
-        }
-        for begun in std::mem::take(&mut self.begun) {
-            let (connection, mirror) = (&self.connection, self.mirror.as_deref());
-            if let Some((_, ids)) = exchange::ids(connection, mirror, false, begun.first.seq, begun.context) {
-                notes.push(Note::Begun { span: ids.span, tgid: self.reader, begun });
-            }
+        if self.connection.role == Role::Server && !self.own {
+            let ends = (self.connection.as_ref(), self.mirror.as_deref());
+            self.reading.notes(new, ended, ends, self.last_at, notes);
         }
     }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod ids;
 mod live;
 mod mirror;
+mod reading;
 mod settings;
 mod stream;
 mod table;

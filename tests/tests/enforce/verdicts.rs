@@ -19,7 +19,7 @@ const SETS: usize = 12;
 const RULES: usize = 10;
 const REQUESTS: usize = 130;
 
-/// SplitMix64: the same numbers in each run; a failure names its set's seed.
+/// `SplitMix64`: the same numbers in each run; a failure names its set's seed.
 struct Random(u64);
 
 impl Random {

@@ -71,7 +71,9 @@ impl Crowd {
         if behind.last != (http.forwarded, agent) {
             behind.last = (http.forwarded, agent);
             http.forwarded.into_iter().for_each(|one| add(&mut behind.forwarded, one));
-            agent.into_iter().for_each(|one| add(&mut behind.agents, one));
+            if let Some(one) = agent {
+                add(&mut behind.agents, one);
+            }
         }
     }
 

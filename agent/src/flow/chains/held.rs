@@ -53,12 +53,12 @@ impl Held {
     }
 
     /// The call with this span waits.
-    pub(super) fn has(&self, span: &Span) -> bool {
-        !self.spans.is_empty() && self.spans.contains_key(span)
+    pub(super) fn has(&self, span: Span) -> bool {
+        !self.spans.is_empty() && self.spans.contains_key(&span)
     }
 
-    pub(super) fn id_of(&self, span: &Span) -> Option<Id> {
-        self.spans.get(span).copied()
+    pub(super) fn id_of(&self, span: Span) -> Option<Id> {
+        self.spans.get(&span).copied()
     }
 
     /// Takes out all that wait for this.

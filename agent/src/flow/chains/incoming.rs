@@ -75,18 +75,18 @@ impl Incoming {
     }
 
     /// It was answered, or ended without an answer.
-    pub(super) fn ended(&mut self, span: &Span, at: u64) {
-        if let Some(request) = self.requests.get_mut(span)
+    pub(super) fn ended(&mut self, span: Span, at: u64) {
+        if let Some(request) = self.requests.get_mut(&span)
             && request.ended == 0
         {
             request.ended = at.max(1);
-            self.ended.push_back((at, *span));
+            self.ended.push_back((at, span));
         }
     }
 
     /// Its trace id is final.
-    pub(super) fn settle(&mut self, span: &Span, trace: Trace) {
-        if let Some(request) = self.requests.get_mut(span) {
+    pub(super) fn settle(&mut self, span: Span, trace: Trace) {
+        if let Some(request) = self.requests.get_mut(&span) {
             request.trace = Some(trace);
         }
     }

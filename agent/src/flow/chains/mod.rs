@@ -118,11 +118,11 @@ enum Parent {
 }
 
 impl Chains {
-    /// Joins nothing until it is told to.
+    /// `on`: it joins calls; what the kernel half must tell for that is told.
     #[must_use]
-    pub fn new(meter: Arc<Meter>) -> Self {
+    pub fn new(on: bool, meter: Arc<Meter>) -> Self {
         Self {
-            on: false,
+            on,
             meter,
             incoming: Incoming::default(),
             asked: Memory::default(),
@@ -136,7 +136,7 @@ impl Chains {
     pub fn set(&mut self, on: bool, out: &mut Vec<Exchange>) {
         if self.on != on {
             self.finish(out);
-            *self = Self { on, ..Self::new(Arc::clone(&self.meter)) };
+            *self = Self::new(on, Arc::clone(&self.meter));
         }
     }
 
@@ -252,7 +252,7 @@ impl Chains {
         let Operation::Http(Http { context, request_id, .. }) = &call.call.operation;
         if context.is_some() || request_id.is_some() {
             let last = call.call.response.map_or(call.call.request.last_at, |response| response.last_at);
-            self.incoming.ended(&span, last);
+            self.incoming.ended(span, last);
         }
         let upstream = if context.is_some() { Upstream::Known } else { self.upstream(&call, request_id.is_some()) };
         let children = self.children(&call, out);
@@ -277,7 +277,7 @@ impl Chains {
         if let Some(trace) = self.settled.get(&client) {
             return Upstream::Is(*trace);
         }
-        let may_change = has_id || self.asked.get(&client).is_some() || self.held.has(&client);
+        let may_change = has_id || self.asked.get(&client).is_some() || self.held.has(client);
         if may_change { Upstream::Wait(client) } else { Upstream::Known }
     }
 
@@ -326,7 +326,7 @@ impl Chains {
             self.meter.add(why, 1);
         } else if let Wait::Call(client) = wait {
             // Both ends go on under the same trace id.
-            if let Some(other) = self.held.id_of(&client) {
+            if let Some(other) = self.held.id_of(client) {
                 self.give_up(other, why, out);
                 call.ids.trace = self.settled.get(&client).copied().unwrap_or(call.ids.trace);
             } else if self.asked.remove(&client).is_none() {
@@ -356,7 +356,7 @@ impl Chains {
                 Kind::Client if context.is_none() && (request_id.is_some() || !by_none(&call)) => {
                     self.settled.insert(span, trace, call.call.request.last_at);
                 }
-                Kind::Server if request_id.is_some() => self.incoming.settle(&span, trace),
+                Kind::Server if request_id.is_some() => self.incoming.settle(span, trace),
                 Kind::Client | Kind::Server => {}
             }
             for Waiting { call: mut other, proof, .. } in self.held.take(&Wait::Call(span)) {

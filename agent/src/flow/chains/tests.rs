@@ -82,8 +82,7 @@ const fn on(id: u64) -> Errand {
 impl Bench {
     fn new() -> Self {
         let meter = Arc::new(Meter::default());
-        let mut chains = Chains::new(Arc::clone(&meter));
-        chains.set(true, &mut Vec::new());
+        let chains = Chains::new(true, Arc::clone(&meter));
         Self { chains, meter, out: Vec::new() }
     }
 
@@ -292,7 +291,9 @@ fn the_same_context_is_its_bearers_child() {
 fn several_bearers_are_none() {
     let mut bench = Bench::new();
     let incoming = [1, 2].map(|n| with_context(call(Kind::Server, n, 10 * MS, 50 * MS, Errand::NONE), 5));
-    incoming.iter().for_each(|call| bench.begun(call));
+    for call in &incoming {
+        bench.begun(call);
+    }
     let looped = Errand::of(0, Doubt::LOOP);
     let one = with_context(call(Kind::Client, 3, 20 * MS, 30 * MS, looped), 5);
     bench.take(&one);
