@@ -18,9 +18,6 @@ const SHOW: Duration = Duration::from_secs(30);
 /// When everything is looked at again: longer than what agents, Collector and Prometheus take to hand a change on.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Calls that a process makes while it answers another are told as that one's children (`traces.chains`).
-pub const CHAINS: bool = false;
-
 /// An edge as an agent tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -192,15 +189,14 @@ fn parents(backends: &Backends, truth: &Truth) -> Result<String> {
             let caller = callers.get(&(order, service.as_str()));
             let parent = match (*kind, caller) {
                 (SERVER, Some(caller)) => id(&trace, caller, CLIENT)?,
-                (CLIENT, _) if CHAINS => id(&trace, service, SERVER)?,
-                // What the header names, passed on as it came.
+                (CLIENT, _) => id(&trace, service, SERVER)?,
                 _ => customers_span(order),
             };
             let is = &span.span.parent_span_id;
             ensure!(*is == parent, "the parent of {service}'s span {kind} in {trace} is {is}, not {parent}");
         }
     }
-    Ok(format!("{} parents{}", spans.len(), if CHAINS { "" } else { "; inside a process the header's" }))
+    Ok(format!("{} parents, between services and inside each", spans.len()))
 }
 
 fn traces(backends: &Backends, truth: &Truth) -> Result<String> {
