@@ -52,6 +52,8 @@ pub enum Count {
     UnusableForwarded,
     /// Requests by a trusted proxy in which two headers name two clients.
     ContradictingForwarded,
+    /// Spans that are not exported because the application exports its own.
+    ToldByApplication,
     /// DNS messages that could not be read.
     MalformedDns,
     /// DNS answers to questions that nobody had asked so, or that were answered already.
@@ -106,7 +108,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -123,6 +125,7 @@ impl Count {
         Self::UntrustedForwarded,
         Self::UnusableForwarded,
         Self::ContradictingForwarded,
+        Self::ToldByApplication,
         Self::MalformedDns,
         Self::UnaskedDns,
         Self::RefusedDns,
@@ -170,6 +173,7 @@ impl Count {
             Self::UntrustedForwarded => (Unit::Event, "ignored", "untrusted_forwarded"),
             Self::UnusableForwarded => (Unit::Event, "ignored", "unusable_forwarded"),
             Self::ContradictingForwarded => (Unit::Event, "ignored", "contradicting_forwarded"),
+            Self::ToldByApplication => (Unit::Event, "filtered", "span_told_by_application"),
             Self::MalformedDns => (Unit::Event, "ignored", "malformed_dns"),
             Self::UnaskedDns => (Unit::Event, "ignored", "dns_answer_not_asked_for"),
             Self::RefusedDns => (Unit::Event, "ignored", "dns_names_full"),

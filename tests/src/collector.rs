@@ -68,8 +68,21 @@ pub struct SpanJson {
     pub start_time_unix_nano: String,
     /// Nanoseconds since the Unix epoch, in decimal.
     pub end_time_unix_nano: String,
+    /// Spans of other traces that belong to it.
+    #[serde(default)]
+    pub links: Vec<LinkJson>,
     #[serde(default)]
     attributes: Vec<Attribute>,
+}
+
+/// A span link in OTLP's JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkJson {
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits.
+    pub span_id: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

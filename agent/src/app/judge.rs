@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::blocks::Blocks;
 use super::capture::Batch;
+use super::instrumented::{Instruments, Told};
 use crate::clock;
-use crate::config::Select;
+use crate::config::{Instrumented, Select, Settings};
 use crate::export::{Exporter, Metrics};
 use crate::graph::Graph;
 use crate::meter::{Count, Meter};
@@ -27,7 +28,20 @@ pub(super) struct Bench {
     pub redactor: Redactor,
     pub select: Select,
     pub proxies: Proxies,
+    pub instrumented: Instrumented,
     pub exporter: Option<Arc<Exporter>>,
+}
+
+impl Bench {
+    pub(super) fn new(settings: &Settings, redactor: Redactor, exporter: Option<Arc<Exporter>>) -> Self {
+        Self {
+            redactor,
+            select: settings.select.clone(),
+            proxies: settings.proxies.clone(),
+            instrumented: settings.traces.instrumented,
+            exporter,
+        }
+    }
 }
 
 /// The judging thread's own state.
@@ -39,6 +53,7 @@ pub(super) struct Judge {
     pub graph: Arc<Mutex<Graph>>,
     pub blocks: Arc<Blocks>,
     pub meter: Arc<Meter>,
+    pub instruments: Instruments,
     pub viewer: Option<Viewer>,
 }
 
@@ -73,7 +88,10 @@ impl Judge {
     fn judge(&mut self, batch: Batch) {
         let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
         let mut calls = Vec::with_capacity(batch.calls.len());
+        // Only calls of which something else than their own span is exported, by their place.
+        let mut told = Vec::new();
         for mut exchange in batch.calls {
+            self.instruments.heed(&exchange);
             if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
                 self.meter.add(Count::FilteredSelect, 1);
                 continue;
@@ -92,6 +110,10 @@ impl Judge {
                 && let Some(verdict) = self.blocks.judge(&exchange)
             {
                 exchange.verdict = verdict;
+            }
+            match self.instruments.told(&exchange, bench.instrumented) {
+                Told::AsIs => {}
+                other => told.push((calls.len(), other)),
             }
             bench.redactor.apply(&mut exchange);
             calls.push(Arc::new(exchange));
@@ -112,7 +134,11 @@ impl Judge {
         drop(graph);
         self.metrics.record(&calls);
         if let Some(exporter) = &bench.exporter {
-            exporter.offer(&calls);
+            if told.is_empty() {
+                exporter.offer(&calls);
+            } else {
+                exporter.offer(&self.exported(&calls, &told));
+            }
         }
         if let Some(viewer) = &mut self.viewer {
             for call in &calls {
@@ -122,6 +148,23 @@ impl Judge {
         for call in calls {
             self.recent.insert(call);
         }
+    }
+}
+
+impl Judge {
+    /// The calls as they are exported.
+    fn exported(&self, calls: &[Arc<Exchange>], told: &[(usize, Told)]) -> Vec<Arc<Exchange>> {
+        let mut told = told.iter().peekable();
+        let mut left_out = 0;
+        let exported = calls.iter().enumerate().filter_map(|(place, call)| {
+            let how = told.next_if(|(at, _)| *at == place).map_or(Told::AsIs, |(_, how)| *how);
+            let exported = how.apply(call);
+            left_out += u64::from(exported.is_none());
+            exported
+        });
+        let exported = exported.collect();
+        self.meter.add(Count::ToldByApplication, left_out);
+        exported
     }
 }
 

@@ -5,6 +5,7 @@ mod capture;
 pub mod doctor;
 mod door;
 mod feeds;
+mod instrumented;
 mod judge;
 mod kubernetes;
 mod memory;
@@ -166,8 +167,7 @@ impl Agent {
             resolver.watch(news);
             Arc::new(watch)
         });
-        let bench = Bench { redactor, select: settings.select.clone(), proxies: settings.proxies.clone(), exporter };
-        let bench = Arc::new(RwLock::new(bench));
+        let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
         let capture = capture::Capture {
@@ -193,6 +193,7 @@ impl Agent {
             graph: Arc::clone(&graph),
             blocks: Arc::clone(&blocks),
             meter: Arc::clone(&meter),
+            instruments: instrumented::Instruments::default(),
             viewer,
         };
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {

@@ -67,6 +67,7 @@ impl Core {
             bench.redactor = redactor;
             bench.select = new.select.clone();
             bench.proxies = new.proxies.clone();
+            bench.instrumented = new.traces.instrumented;
             started.and_then(|started| std::mem::replace(&mut bench.exporter, started))
         };
         self.recent.set_limit(usize::try_from(new.recent.memory).unwrap_or(usize::MAX));

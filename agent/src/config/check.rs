@@ -14,7 +14,10 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Feed, Place, Problem, Select,
     tree::Node,
-    written::{Breaker, Compression, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode, Written},
+    written::{
+        Breaker, Compression, Instrumented, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode,
+        Written,
+    },
 };
 use crate::{
     model::Hosts,
@@ -187,6 +190,8 @@ pub struct Routes {
 pub struct Traces {
     /// Whether chains of calls are told.
     pub chains: bool,
+    /// What is exported beside applications that export spans of their own.
+    pub instrumented: Instrumented,
     /// Share of traces exported, 0 to 1.
     pub sample: f64,
 }
@@ -491,7 +496,7 @@ impl Check<'_> {
 
     fn traces(&mut self, written: &Written) -> Traces {
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
-        Traces { chains: written.traces.chains, sample }
+        Traces { chains: written.traces.chains, instrumented: written.traces.instrumented, sample }
     }
 
     fn breaker(&mut self, written: &Written) -> Breaker {

@@ -28,7 +28,9 @@ pub use quantity::{Size, Time};
 pub use rules::RulesFile;
 pub use select::Select;
 pub use show::Effective;
-pub use written::{KubernetesMode, Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written};
+pub use written::{
+    Instrumented, KubernetesMode, Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written,
+};
 
 use tree::{Node, Value};
 

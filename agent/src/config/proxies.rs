@@ -42,7 +42,7 @@ impl Check<'_> {
             match text.parse() {
                 Ok(prefix) => trusted.push(prefix),
                 Err(error) => {
-                    self.wrong_at(&format!("proxies.trusted.{index}"), &format!("`proxies.trusted`: {error}"))
+                    self.wrong_at(&format!("proxies.trusted.{index}"), &format!("`proxies.trusted`: {error}"));
                 }
             }
         }

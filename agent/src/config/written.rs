@@ -315,12 +315,29 @@ pub struct Tls {
     pub mode: TlsMode,
 }
 
+/// What is exported beside applications that export spans of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Instrumented {
+    /// No span of a call that the application tells.
+    Silent,
+    /// Every span, as a child of the one that the request names.
+    Parent,
+    /// Spans in a trace beside the application's, linked to it.
+    Link,
+}
+
 /// Traces.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
     /// Whether calls that a process makes to answer another are told as its children, where that is proven.
     pub chains: bool,
+    /// What is exported of calls that an application tells itself, because it exports spans of its own (known by its
+    /// OTLP over HTTP): `silent`: nothing, and whom it calls is told under its span. `parent`: everything, under the span
+    /// that the request names. `link`: calls whose request names a span, whoever makes them, in a trace beside the
+    /// application's, each with a link to that span.
+    pub instrumented: Instrumented,
     /// Share of traces that are exported as spans, 0 to 1, the same ones on every node. Metrics count all calls.
     pub sample: f64,
 }
@@ -506,7 +523,7 @@ impl Default for Tls {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { chains: true, sample: 1.0 }
+        Self { chains: true, instrumented: Instrumented::Silent, sample: 1.0 }
     }
 }
 

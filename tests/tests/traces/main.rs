@@ -2,4 +2,5 @@
 
 mod chains;
 mod headers;
+mod instrumented;
 mod switch;
