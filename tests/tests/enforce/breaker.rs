@@ -11,7 +11,7 @@ use weir_tests::wait;
 
 use super::{curl, enforcing, rule};
 
-/// HAProxy answers 502 while a rule refuses its calls to nginx. Beside it another server fails, and a rule refuses calls
+/// `HAProxy` answers 502 while a rule refuses its calls to nginx. Beside it another server fails, and a rule refuses calls
 /// that concern nobody.
 #[test]
 fn a_rule_that_makes_a_service_fail_trips() -> Result<()> {
