@@ -130,6 +130,8 @@ pub mod unclear {
     pub const NOT_HTTP: u16 = 1 << 14;
     /// HTTP/2 without TLS.
     pub const HTTP2: u16 = 1 << 15;
+    /// Of the path alone: method and host are what they seem.
+    pub const TARGET: u16 = DOTS | ENCODED | PERCENT | DEEP;
 }
 
 /// Path segments that are remembered for `..`.

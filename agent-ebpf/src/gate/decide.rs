@@ -3,13 +3,13 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use weir_common::judge::state::NOT_HTTP;
-use weir_common::judge::unclear::UNSEEN;
+use weir_common::judge::unclear::{TARGET, UNSEEN};
 use weir_common::record::Way;
 use weir_common::verdict::{
     Act, GateSlot, LimitKey, SLOT_PER_CLIENT, SLOT_STRICT, Slot, Standing, VERDICT_AMBIGUOUS, VERDICT_LIMITED,
 };
 
-use super::read::{Step, done, go, matched};
+use super::read::{Step, around, done, go, matched};
 use super::state::Gate;
 use super::table::{self, Met};
 use super::{DROP, PASS, state, tell};
@@ -107,11 +107,14 @@ fn pick(gate: *mut Gate, half: u32, limits: bool) {
         if slots != 0 {
             // What matched, and beside it what only strict rules meet.
             stage!(gate, met, slots & matched(gate, half, word));
+            let seems = if staged!(gate, judge.unclear) & !TARGET == 0 { around(gate, half, word) } else { u64::MAX };
+            stage!(gate, loose, slots & seems);
             let mut bit = 0u32;
             while bit < 64 {
                 if staged!(gate, slots[word]) >> bit & 1 != 0 {
                     let plain = staged!(gate, met) >> bit & 1 != 0;
-                    one(gate, word as u32 * 64 + bit, plain, limits);
+                    let loose = staged!(gate, loose) >> bit & 1 != 0;
+                    one(gate, word as u32 * 64 + bit, plain, loose, limits);
                 }
                 bit += 1;
             }
@@ -121,11 +124,11 @@ fn pick(gate: *mut Gate, half: u32, limits: bool) {
 }
 
 #[inline(always)]
-fn one(gate: *mut Gate, index: u32, plain: bool, limits: bool) {
+fn one(gate: *mut Gate, index: u32, plain: bool, loose: bool, limits: bool) {
     let slot = table::at::<Slot>(SLOTS_OF_RULES.as_ptr(), index);
     // SAFETY: null, or a map value.
     let Some(slot) = (unsafe { slot.as_ref() }) else { return };
-    let ambiguous = slot.flags & SLOT_STRICT != 0 && staged!(gate, judge.unclear) != 0;
+    let ambiguous = loose && slot.flags & SLOT_STRICT != 0 && staged!(gate, judge.unclear) != 0;
     if !plain && !ambiguous {
         return;
     }

@@ -224,10 +224,18 @@ fn forget() {
 /// The slots of a word that a request's method, host and path leave; none where a table is damaged.
 #[inline(always)]
 pub(super) fn matched(gate: *mut Gate, half: u32, word: usize) -> u64 {
-    let of = |index: u16| {
-        let mask = table::at::<Mask>(MASKS.as_ptr(), half * MASKS_MAX + u32::from(index));
-        // SAFETY: null, or a map value; `word` is below its length.
-        unsafe { mask.as_ref() }.map_or(0, |mask| mask[word & 3])
-    };
-    of(staged!(gate, judge.path)) & of(staged!(gate, judge.host)) & of(staged!(gate, judge.method))
+    accepted(half, word, staged!(gate, judge.path)) & around(gate, half, word)
+}
+
+/// The slots of a word that a request's method and host leave, whatever its path.
+#[inline(always)]
+pub(super) fn around(gate: *mut Gate, half: u32, word: usize) -> u64 {
+    accepted(half, word, staged!(gate, judge.host)) & accepted(half, word, staged!(gate, judge.method))
+}
+
+#[inline(always)]
+fn accepted(half: u32, word: usize, index: u16) -> u64 {
+    let mask = table::at::<Mask>(MASKS.as_ptr(), half * MASKS_MAX + u32::from(index));
+    // SAFETY: null, or a map value; `word` is below its length.
+    unsafe { mask.as_ref() }.map_or(0, |mask| mask[word & 3])
 }

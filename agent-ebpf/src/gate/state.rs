@@ -22,6 +22,8 @@ pub(crate) struct Gate {
     pub left: Mask,
     /// Slots of the word at hand that the request's method, host and path leave.
     pub met: u64,
+    /// Slots of the word at hand that it would meet if it is ambiguous and they are strict.
+    pub loose: u64,
     /// Client's address.
     pub client: [u64; 2],
     /// Server's address, two words as numbers.

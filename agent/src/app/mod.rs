@@ -220,9 +220,7 @@ impl Agent {
             log,
             started,
         });
-        tokio::spawn(memory::give_back());
-        tokio::spawn(every(BEAT, Arc::downgrade(&core.blocks), Blocks::beat));
-        tokio::spawn(every(AROUND, Arc::downgrade(&core.blocks), Blocks::look_around));
+        tend(&core.blocks);
         core.feeds.configure(&rules);
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
@@ -272,6 +270,14 @@ fn relate(metrics: &Metrics, graph: &Arc<Mutex<Graph>>) {
         graph.tick(clock::monotonic_ns());
         graph.relations().iter().map(translate::relation).collect()
     });
+}
+
+/// Starts what is done every so often while the agent lives: for its memory, and for the drop rules.
+fn tend(blocks: &Arc<Blocks>) {
+    tokio::spawn(memory::give_back());
+    for (period, act) in [(BEAT, Blocks::beat as fn(&Blocks)), (AROUND, Blocks::look_around)] {
+        tokio::spawn(every(period, Arc::downgrade(blocks), act));
+    }
 }
 
 /// Does something for the drop rules every so often, until the agent ends: tells the kernel half that the agent lives.

@@ -150,12 +150,11 @@ impl RuleSet {
         self.groups.iter().enumerate().filter_map(|(bit, group)| group.as_ref().map(|(who, _)| (bit as u8, who)))
     }
 
-    /// Rules that a slot stands for; `client` chooses among rules that share it.
-    pub fn of_slot(&self, slot: u16, client: Option<Prefix>) -> impl Iterator<Item = &Arc<Rule>> {
+    /// Rules that a slot stands for and that a client's address does not rule out, whichever of the prefixes around it
+    /// they have.
+    pub fn of_slot(&self, slot: u16, client: std::net::IpAddr) -> impl Iterator<Item = &Arc<Rule>> {
         let shape = self.slots.get(usize::from(slot)).and_then(Option::as_ref).map(|kept| &kept.shape);
-        let rows = client.and_then(|prefix| self.rows.get(&prefix)).into_iter().flatten();
-        let free = shape.filter(|shape| shape.any_client).map(|_| self.rules.values()).into_iter().flatten();
-        rows.chain(free).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
+        self.around(client).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
     }
 
     /// Slots whose rules refuse in silence.

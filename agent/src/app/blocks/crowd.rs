@@ -70,7 +70,9 @@ impl Crowd {
         behind.forwarding += u64::from(http.forwarded.is_some());
         if behind.last != (http.forwarded, agent) {
             behind.last = (http.forwarded, agent);
-            http.forwarded.into_iter().for_each(|one| add(&mut behind.forwarded, one));
+            if let Some(one) = http.forwarded {
+                add(&mut behind.forwarded, one);
+            }
             if let Some(one) = agent {
                 add(&mut behind.agents, one);
             }
@@ -83,8 +85,12 @@ impl Crowd {
         for behind in self.windows.iter().filter_map(|window| window.get(&address)) {
             all.requests += behind.requests;
             all.forwarding += behind.forwarding;
-            behind.forwarded.iter().for_each(|one| add(&mut all.forwarded, *one));
-            behind.agents.iter().for_each(|one| add(&mut all.agents, *one));
+            for one in &behind.forwarded {
+                add(&mut all.forwarded, *one);
+            }
+            for one in &behind.agents {
+                add(&mut all.agents, *one);
+            }
         }
         let Behind { requests, forwarding, forwarded, agents, .. } = all;
         let many = |count: usize| if count >= APART { format!("{count} and more") } else { count.to_string() };

@@ -27,7 +27,7 @@ pub(super) struct Rise {
     /// So many failed answers at least, before and after as many answers at least; 0: never.
     pub(super) errors: u32,
     /// And a share of failed answers that is higher by more than this.
-    pub(super) rise: f64,
+    pub(super) more: f64,
     /// Length of both windows, seconds.
     pub(super) seconds: u32,
 }
@@ -162,14 +162,14 @@ impl Failures {
 
     /// Rules that make a service fail; to be asked about once a second at least. Each is told once.
     pub(super) fn look(&mut self, now: u64) -> Vec<Tripped> {
-        let (Rise { errors, rise, seconds }, window) = (self.rise, self.window());
+        let (Rise { errors, more, seconds }, window) = (self.rise, self.window());
         let mut tripped = Vec::new();
         for (name, service) in &mut self.services {
             service.suspects.retain_mut(|suspect| {
                 let Suspect { before, after, .. } = *suspect;
                 // Neither side may rest on few answers.
                 let enough = before.answers >= u64::from(errors) && after.failed >= u64::from(errors);
-                if errors == 0 || !enough || after.share() <= before.share() + rise {
+                if errors == 0 || !enough || after.share() <= before.share() + more {
                     suspect.since = None;
                     // A rule that was watched for a window and did no harm is watched anew after a pause.
                     return now.saturating_sub(suspect.first) < window || now.saturating_sub(suspect.last) < window;
@@ -217,7 +217,7 @@ mod tests {
 
     impl Stage {
         fn new() -> Self {
-            let failures = Failures::new(Rise { errors: 20, rise: 0.2, seconds: 30 });
+            let failures = Failures::new(Rise { errors: 20, more: 0.2, seconds: 30 });
             Self { failures, now: 1_000 * SECOND }
         }
 
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((stage.failures.services.len(), stage.failures.services["1"].suspects.len()), (SERVICES, RULES));
         stage.failures.look(stage.now + 61 * SECOND);
         assert!(stage.failures.services.is_empty(), "{:?}", stage.failures.services.len());
-        stage.failures.set(Rise { errors: 0, rise: 0.0, seconds: 30 });
+        stage.failures.set(Rise { errors: 0, more: 0.0, seconds: 30 });
         stage.failures.refused(&"1".into(), &"r".into(), stage.now);
         assert!(stage.failures.services.is_empty());
     }

@@ -510,7 +510,7 @@ fn threshold(settings: &Settings) -> Threshold {
 
 fn rise(settings: &Settings) -> Rise {
     let breaker = settings.breaker;
-    Rise { errors: breaker.errors, rise: breaker.rise, seconds: breaker.window.0.as_secs() as u32 }
+    Rise { errors: breaker.errors, more: breaker.rise, seconds: breaker.window.0.as_secs() as u32 }
 }
 
 fn effective(node: Mode, rule: &Rule) -> &'static str {

@@ -10,7 +10,6 @@ use super::Blocks;
 use crate::clock;
 use crate::kernel::destroy::Victim;
 use crate::model::{Service, Verdict};
-use crate::policy::prefix::Prefix;
 use crate::policy::rule::Action;
 
 impl Blocks {
@@ -29,12 +28,11 @@ impl Blocks {
             tracing::warn!("too many refused connections wait for their end; what they send is dropped");
         }
         let client = if told.role == Role::SERVER.0 { told.ends.remote } else { told.ends.local };
-        let prefix = told.row.checked_sub(1).map(|len| Prefix { bytes: client, len: 128 }.cut(len));
         let client = IpAddr::from(Ipv6Addr::from(client)).to_canonical();
         let mut book = self.book();
         let book = &mut *book;
         // Rules that share a slot ask for the same; the first by name is charged.
-        let Some(rule) = book.set.of_slot(told.slot, prefix).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone) else {
+        let Some(rule) = book.set.of_slot(told.slot, client).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone) else {
             // The rule was removed since.
             return Verdict::Dropped { rule: "removed".into(), reason: "its rule was removed since".into() };
         };
