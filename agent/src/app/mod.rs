@@ -25,6 +25,7 @@ use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
 use crate::flow::{Chains, Worker};
 use crate::graph::{self, Graph};
 use crate::identity::{Counts, Resolver, Seen, kube::Watch};
+use crate::kernel::addresses;
 use crate::kernel::facts::Facts;
 use crate::kernel::load::{self, Half};
 use crate::kernel::plan::{self, Unfit};
@@ -224,6 +225,12 @@ impl Agent {
         tokio::spawn(memory::give_back());
         tokio::spawn(every(BEAT, Arc::downgrade(&core.blocks), Blocks::beat));
         tokio::spawn(every(AROUND, Arc::downgrade(&core.blocks), Blocks::look_around));
+        // A bridge for pods may come with the first of them, and a kubelet's probes from its address.
+        let blocks = Arc::downgrade(&core.blocks);
+        let noticed = addresses::follow(move || blocks.upgrade().map(|blocks| blocks.look_around()).is_some());
+        if let Err(error) = noticed {
+            tracing::warn!(%error, "new addresses of this node are noticed late");
+        }
         core.feeds.configure(&rules);
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
