@@ -225,12 +225,7 @@ impl Agent {
         tokio::spawn(memory::give_back());
         tokio::spawn(every(BEAT, Arc::downgrade(&core.blocks), Blocks::beat));
         tokio::spawn(every(AROUND, Arc::downgrade(&core.blocks), Blocks::look_around));
-        // A bridge for pods may come with the first of them, and a kubelet's probes from its address.
-        let blocks = Arc::downgrade(&core.blocks);
-        let noticed = addresses::follow(move || blocks.upgrade().map(|blocks| blocks.look_around()).is_some());
-        if let Err(error) = noticed {
-            tracing::warn!(%error, "new addresses of this node are noticed late");
-        }
+        notice(Arc::downgrade(&core.blocks));
         core.feeds.configure(&rules);
         let mut agent = Self { core, threads, page: None, control: None };
         if let Some(holder) = holder {
@@ -280,6 +275,15 @@ fn relate(metrics: &Metrics, graph: &Arc<Mutex<Graph>>) {
         graph.tick(clock::monotonic_ns());
         graph.relations().iter().map(translate::relation).collect()
     });
+}
+
+/// Gathers the allow-list anew when this node gets an address: a bridge for pods may come with the first of them, and a
+/// kubelet's probes from its address.
+fn notice(blocks: Weak<Blocks>) {
+    let noticed = addresses::follow(move || blocks.upgrade().map(|blocks| blocks.look_around()).is_some());
+    if let Err(error) = noticed {
+        tracing::warn!(%error, "new addresses of this node are noticed late");
+    }
 }
 
 /// Does something for the drop rules every so often, until the agent ends: tells the kernel half that the agent lives.
