@@ -19,7 +19,7 @@ pub(super) fn start(settings: &Kubernetes, meter: &Arc<Meter>) -> Option<(Watch,
     let reach = reach(settings, in_pod)?;
     let node = settings.node.clone().or_else(node_name).unwrap_or_default();
     tracing::info!(node, "pods and Services are named by the API server of Kubernetes");
-    Some(kube::start(kube::Settings { reach, node }, Arc::clone(meter)))
+    Some(kube::start(kube::Settings { reach, node, cluster: settings.cluster }, Arc::clone(meter)))
 }
 
 fn reach(settings: &Kubernetes, in_pod: bool) -> Option<Reach> {
@@ -75,7 +75,12 @@ mod tests {
 
     #[test]
     fn a_cluster_is_asked_where_there_is_one() {
-        let settings = |mode, file: Option<&str>| Kubernetes { mode, kubeconfig: file.map(Into::into), node: None };
+        let settings = |mode, file: Option<&str>| Kubernetes {
+            mode,
+            kubeconfig: file.map(Into::into),
+            node: None,
+            cluster: false,
+        };
         let file = || Some(Reach::File("/k".into()));
         for (mode, config, in_pod, expected) in [
             (KubernetesMode::Auto, None, false, None),

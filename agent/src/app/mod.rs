@@ -26,6 +26,7 @@ use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
 use crate::flow::{Chains, Worker};
 use crate::graph::{self, Graph};
 use crate::identity::{Counts, Resolver, Seen, kube::Watch};
+use crate::kernel::addresses;
 use crate::kernel::facts::Facts;
 use crate::kernel::load::{self, Half};
 use crate::kernel::plan::{self, Unfit};
@@ -277,6 +278,16 @@ fn tend(blocks: &Arc<Blocks>) {
     tokio::spawn(memory::give_back());
     for (period, act) in [(BEAT, Blocks::beat as fn(&Blocks)), (AROUND, Blocks::look_around)] {
         tokio::spawn(every(period, Arc::downgrade(blocks), act));
+    }
+    notice(Arc::downgrade(blocks));
+}
+
+/// Gathers the allow-list anew when this node gets an address: a bridge for pods may come with the first of them, and a
+/// kubelet's probes from its address.
+fn notice(blocks: Weak<Blocks>) {
+    let noticed = addresses::follow(move || blocks.upgrade().map(|blocks| blocks.look_around()).is_some());
+    if let Err(error) = noticed {
+        tracing::warn!(%error, "new addresses of this node are noticed late");
     }
 }
 

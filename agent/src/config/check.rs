@@ -174,6 +174,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// This node's name; `None`: to be found.
     pub node: Option<String>,
+    /// Pods and nodes elsewhere are known, too.
+    pub cluster: bool,
 }
 
 /// Endpoint names.
@@ -476,7 +478,8 @@ impl Check<'_> {
         if kubernetes.mode == KubernetesMode::Off && (kubeconfig.is_some() || !node.is_empty()) {
             self.warn("kubernetes.mode", "is off, so that kubernetes.kubeconfig and kubernetes.node have no effect");
         }
-        Kubernetes { mode: kubernetes.mode, kubeconfig, node: Some(node.clone()).filter(|node| !node.is_empty()) }
+        let node = Some(node.clone()).filter(|node| !node.is_empty());
+        Kubernetes { mode: kubernetes.mode, kubeconfig, node, cluster: kubernetes.cluster }
     }
 
     fn routes(&mut self, written: &Written) -> Routes {

@@ -280,6 +280,9 @@ pub struct Kubernetes {
     pub kubeconfig: String,
     /// Name of this node in the cluster. Empty: the variable `NODE_NAME`, else the host's name.
     pub node: String,
+    /// Pods and nodes elsewhere are known by their addresses, too, not only what stands behind Services: for clusters of
+    /// up to some hundred nodes, as every agent then hears of every pod. The account also needs nodes.
+    pub cluster: bool,
 }
 
 /// Names of endpoints.
@@ -505,7 +508,7 @@ impl Default for Identity {
 
 impl Default for Kubernetes {
     fn default() -> Self {
-        Self { mode: KubernetesMode::Auto, kubeconfig: String::new(), node: String::new() }
+        Self { mode: KubernetesMode::Auto, kubeconfig: String::new(), node: String::new(), cluster: false }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kernel, from user space: facts (what it can do) → plan (what to load) → load → read.
 
+pub mod addresses;
 pub mod cgroup;
 pub mod decode;
 pub mod destroy;

@@ -19,6 +19,8 @@ pub enum Evidence {
     Workload,
     /// The Kubernetes Service behind an address.
     KubernetesService,
+    /// The Kubernetes node that has an address.
+    KubernetesNode,
     /// The systemd unit of its cgroup.
     Unit,
     /// The script, module, class or archive that its interpreter runs.
@@ -45,6 +47,7 @@ impl Evidence {
             Self::PodLabel => "pod label",
             Self::Workload => "workload",
             Self::KubernetesService => "kubernetes service",
+            Self::KubernetesNode => "kubernetes node",
             Self::Unit => "systemd unit",
             Self::Script => "script",
             Self::Executable => "executable",

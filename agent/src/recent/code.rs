@@ -254,8 +254,8 @@ fn decode_service(from: &mut In<'_, '_>) -> Option<Service> {
 /// Evidence of another version of Weir is none that this one knows.
 fn evidence(text: &str) -> Evidence {
     use Evidence::{
-        Comm, Executable, External, KubernetesService, OtelResourceAttributes, OtelServiceName, PodAnnotation,
-        PodLabel, Rule, Script, Unit, Unknown, Workload,
+        Comm, Executable, External, KubernetesNode, KubernetesService, OtelResourceAttributes, OtelServiceName,
+        PodAnnotation, PodLabel, Rule, Script, Unit, Unknown, Workload,
     };
     [
         Rule,
@@ -265,6 +265,7 @@ fn evidence(text: &str) -> Evidence {
         PodLabel,
         Workload,
         KubernetesService,
+        KubernetesNode,
         Unit,
         Script,
         Executable,

@@ -14,7 +14,7 @@ use weir_tests::place::{self, Scratch};
 use weir_tests::process::{self, Process};
 use weir_tests::wait;
 
-use crate::stage::{ARRIVE, NODE, agent, id, stands};
+use crate::stage::{ARRIVE, NODE, agent, doctor, id, stands};
 
 /// Two pods with a cable between them. What the first sends to these addresses arrives at the second's port 8080, as
 /// kube-proxy would have it. The agent watches one control group only: of each connection it sees one end, as it does
@@ -98,6 +98,47 @@ fn slice(name: &str, of: &str, address: &str) -> Value {
         "metadata": { "name": name, "labels": { "kubernetes.io/service-name": of } },
         "endpoints": [{ "addresses": [address] }], "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
     })
+}
+
+/// With `kubernetes.cluster` also what stands behind no Service: pods of another node, and that node itself.
+#[test]
+fn addresses_elsewhere_are_named() -> Result<()> {
+    const NODES: &str = "/api/v1/nodes";
+    let stage = Stage::new()?;
+    let cluster = Cluster::start()?;
+    cluster.namespace("shop")?;
+    let meta = json!({ "name": "cron-1", "labels": { "app.kubernetes.io/name": "cron" } });
+    cluster.pod("shop", &meta, &json!({ "nodeName": "node-b" }), ADDRESSES[1], ("app", &id('d')))?;
+    cluster.make(NODES, &json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-b" } }))?;
+    let status = json!({ "status": { "addresses": [
+        { "type": "Hostname", "address": "node-b" }, { "type": "InternalIP", "address": ADDRESSES[2] },
+    ] } });
+    cluster.patch(&format!("{NODES}/node-b/status"), &status)?;
+    // One that shares its node's address does not own it.
+    let shared = json!({ "nodeName": "node-b", "hostNetwork": true });
+    cluster.pod("shop", &json!({ "name": "proxy" }), &shared, ADDRESSES[2], ("app", &id('e')))?;
+    let inside = format!("kernel.cgroup={}", stage.seen.path().display());
+    let agent = agent(&cluster, &[&inside, "kubernetes.cluster=true"])?;
+    stands(&agent, "ok")?;
+    wait::until(ARRIVE, "the node", || Ok(doctor(&agent, "nodes")?.1.starts_with("1 known").then_some(())))?;
+    ensure!(doctor(&agent, "pods")?.1.starts_with("2 known"));
+    let outside = stage.serve(8080, false)?;
+    for (address, name) in [(ADDRESSES[1], "cron"), (ADDRESSES[2], "node-b")] {
+        stage.ask(address, 8080, 2, true)?;
+        let found = peers(&agent, Kind::Client, (address, 8080), 2)?;
+        ensure!(found == vec![Some(name.to_owned()); 2], "{address}: {found:?}");
+    }
+    cluster.delete("/api/v1/namespaces/shop/pods/cron-1")?;
+    cluster.delete(&format!("{NODES}/node-b"))?;
+    for address in [ADDRESSES[1], ADDRESSES[2]] {
+        wait::until(ARRIVE, "the name to go", || {
+            stage.ask(address, 8080, 1, true)?;
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(peers(&agent, Kind::Client, (address, 8080), 1)?.last().is_some_and(Option::is_none).then_some(()))
+        })?;
+    }
+    drop(outside);
+    agent.finish()
 }
 
 #[test]

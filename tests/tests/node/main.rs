@@ -1,5 +1,5 @@
 //! A real node of Kubernetes with kubelet, containerd and kube-proxy: workloads that call each other through a Service are
-//! named to the letter and counted exactly.
+//! named to the letter and counted exactly, and a kubelet's probes are never refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -183,4 +183,42 @@ fn a_service_by_iptables_is_seen_from_both_sides() -> Result<()> {
 #[test]
 fn a_service_by_nftables_is_seen_from_both_sides() -> Result<()> {
     a_service_is_seen_from_both_sides(Proxy::Nftables)
+}
+
+/// A rule that denies every address that pods have refuses the client and never the kubelet: the pod stays ready and is
+/// not started anew. The kubelet's address is that of a bridge which is younger than the agent.
+#[test]
+fn probes_of_a_kubelet_are_never_refused() -> Result<()> {
+    let stage = Stage::start(Proxy::Iptables, &["privacy.level=standard", "enforce.mode=enforce", "enforce.audit="])?;
+    let policies = weir_tests::place::sources().join("../deploy/kubernetes/weirpolicy.yaml");
+    stage.node.kubectl(&["apply", "-f", &policies.display().to_string()])?;
+    stage.node.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/weirpolicies.weir.io"])?;
+    let rule = json!({ "client": { "address": ["10.0.0.0/8"] }, "server": { "port": [8080] }, "mode": "enforce" });
+    let policy = json!({
+        "apiVersion": "weir.io/v1alpha1", "kind": "WeirPolicy", "metadata": { "name": "all", "namespace": "shop" },
+        "spec": { "rules": [rule] },
+    });
+    wait::until(SHOW, "the policy to be taken", || Ok(stage.node.apply(&policy.to_string()).ok()))?;
+    wait::until(SHOW, "the client to be refused", || Ok((stage.ask(1, "/denied")? == 0).then_some(())))?;
+    // Ten probes of each kind from here on, each answered.
+    let probes = |path: &str| -> Result<usize> {
+        let shell = format!("/bin/busybox grep -c 'GET {path} HTTP/1.1\" 200' /tmp/access.log || true");
+        Ok(stage.node.exec("shop", "deployment/web", &shell)?.trim().parse()?)
+    };
+    let before = [probes("/ready")?, probes("/alive")?];
+    wait::until(Duration::from_mins(1), "ten probes of each kind", || {
+        let now = [probes("/ready")?, probes("/alive")?];
+        Ok((now[0] >= before[0] + 10 && now[1] >= before[1] + 10).then_some(()))
+    })?;
+    ensure!(stage.ask(3, "/denied")? == 0);
+    let pods = stage.node.get(&["-n", "shop", "pods", "-l", "app=web"])?;
+    let container = &pods["items"][0]["status"]["containerStatuses"][0];
+    ensure!(container["ready"] == true && container["restartCount"] == 0, "{container:#}");
+    let mode = stage.agent.json(&["mode"])?;
+    let rows = mode["allow_list"].as_array().context("no allow_list")?;
+    let row = rows.iter().find(|row| row["address"] == "10.78.0.1").with_context(|| format!("no bridge in {mode}"))?;
+    ensure!(row["saved"].as_u64() >= Some(20), "{row}");
+    let status = stage.node.get(&["-n", "shop", "weirpolicy", "all"])?;
+    ensure!(status["status"]["nodes"][0]["name"] == "node1", "{status:#}");
+    stage.finish()
 }

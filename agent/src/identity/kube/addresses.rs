@@ -1,4 +1,4 @@
-//! Who answers under an address: pods of this node, Services, and what stands behind Services.
+//! Who answers under an address: pods, Services, what stands behind Services, and nodes.
 //!
 //! An address that two different ones claim names nobody.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::environ::clean;
 use super::book::End;
-use super::documents::{ServiceDocument, SliceDocument};
+use super::documents::{NodeDocument, ServiceDocument, SliceDocument};
 use crate::model::{Evidence, Service};
 
 /// Most ends that are known at once.
@@ -30,12 +30,14 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 /// Who claims an end. What stands first is nearer to the process that answers, and wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Source {
-    /// A pod of this node, by uid.
+    /// A pod, by uid.
     Pod(Arc<str>),
     /// A Service, by namespace and name.
     Service(Arc<str>),
     /// An `EndpointSlice`, by namespace and name.
     Slice(Arc<str>),
+    /// A node, by name: whoever shares its address.
+    Node(Arc<str>),
 }
 
 impl Source {
@@ -44,6 +46,7 @@ impl Source {
             Self::Pod(_) => 0,
             Self::Service(_) => 1,
             Self::Slice(_) => 2,
+            Self::Node(_) => 3,
         }
     }
 }
@@ -127,6 +130,16 @@ pub(super) fn slice(document: &SliceDocument) -> Option<(Source, Vec<End>, Arc<S
     let ends = addresses.filter_map(|text| address(text));
     let ends = ends.flat_map(|ip| ports.iter().map(move |&port| End { ip, port: Some(port) })).take(OF_ONE + 1);
     Some((Source::Slice(Arc::from(format!("{namespace}/{name}"))), ends.collect(), named(namespace, of)?))
+}
+
+/// A node, and its addresses.
+pub(super) fn node(document: &NodeDocument) -> Option<(Source, Vec<End>, Arc<Service>)> {
+    let name = clean(document.metadata.name.as_deref()?)?;
+    let ends = document.status.addresses.iter().filter_map(|it| address(&it.address));
+    let ends = ends.map(|ip| End { ip, port: None }).take(OF_ONE).collect();
+    let attributes = vec![(Arc::from("k8s.node.name"), name.clone())];
+    let service = Service { name: name.clone(), evidence: Evidence::KubernetesNode, attributes, ..Service::unknown() };
+    Some((Source::Node(name), ends, Arc::new(service)))
 }
 
 fn named(namespace: &str, name: &str) -> Option<Arc<Service>> {

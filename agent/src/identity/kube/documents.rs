@@ -98,6 +98,28 @@ impl Port {
     }
 }
 
+/// `v1.Node`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeDocument {
+    pub(super) metadata: ObjectMeta,
+    pub(super) status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeStatus {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) addresses: Vec<NodeAddress>,
+}
+
+/// An address, or a name, which is none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeAddress {
+    pub(super) address: String,
+}
+
 /// `discovery.k8s.io/v1.EndpointSlice`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -155,4 +177,5 @@ macro_rules! resource {
 
 resource!(PodDocument, "Pod", "", "pods");
 resource!(ServiceDocument, "Service", "", "services");
+resource!(NodeDocument, "Node", "", "nodes");
 resource!(SliceDocument, "EndpointSlice", "discovery.k8s.io", "endpointslices");

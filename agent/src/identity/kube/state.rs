@@ -18,11 +18,13 @@ pub enum Kind {
     EndpointSlices,
     /// `WeirPolicy` objects of the cluster.
     Policies,
+    /// Nodes of the cluster.
+    Nodes,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pods, Self::Services, Self::EndpointSlices, Self::Policies];
+    pub const ALL: [Self; 5] = [Self::Pods, Self::Services, Self::EndpointSlices, Self::Policies, Self::Nodes];
 
     /// As the API calls it.
     #[must_use]
@@ -32,6 +34,7 @@ impl Kind {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
             Self::Policies => "weirpolicies",
+            Self::Nodes => "nodes",
         }
     }
 }
@@ -80,7 +83,7 @@ struct One {
 pub struct State {
     /// The node whose pods are watched.
     pub node: String,
-    all: Mutex<[One; 4]>,
+    all: Mutex<[One; 5]>,
     /// Namespaces that have a pod on this node.
     local: watch::Sender<Arc<BTreeSet<Arc<str>>>>,
     /// Why the status of policies can't be written.
@@ -96,7 +99,7 @@ impl State {
         state
     }
 
-    fn lock(&self) -> MutexGuard<'_, [One; 4]> {
+    fn lock(&self) -> MutexGuard<'_, [One; 5]> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

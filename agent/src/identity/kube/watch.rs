@@ -1,6 +1,7 @@
 //! The task that hears what the API server tells, and makes changes of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use super::addresses::{self, Addresses, Source};
 use super::book::End;
-use super::documents::{PodDocument, ServiceDocument, SliceDocument};
+use super::documents::{NodeDocument, PodDocument, ServiceDocument, SliceDocument};
 use super::follow::{Event, Follow, Pause};
 use super::owner::{self, Owner, Owners};
 use super::pod::Pod;
@@ -28,8 +29,10 @@ const CHANGES: usize = 1024;
 /// Documents that may wait for this task.
 const HEARD: usize = 64;
 /// Most pods of one node.
-const PODS: usize = 4096;
-/// Most Services, and most `EndpointSlice`s.
+const PODS: usize = 8192;
+/// Most pods elsewhere.
+const STRANGERS: usize = 32 * 1024;
+/// Most Services, most `EndpointSlice`s, and most nodes.
 const OBJECTS: usize = 32 * 1024;
 /// Pods of a page. A document may have a megabyte of annotations: little is held at once.
 const POD_PAGE: u32 = 8;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub reach: Reach,
     /// The name of this node, as the API server has it.
     pub node: String,
+    /// Pods and nodes elsewhere, too.
+    pub cluster: bool,
 }
 
 /// What is another now.
@@ -81,6 +86,7 @@ impl Drop for Watch {
 pub fn start(settings: Settings, meter: Arc<Meter>) -> (Watch, Receiver<Change>) {
     let (to, changes) = channel(CHANGES);
     let state = Arc::new(State::of(&settings.node));
+    state.watched(Kind::Nodes, settings.cluster);
     let reach = settings.reach.clone();
     let task = tokio::spawn(run(settings, meter, Arc::clone(&state), to));
     (Watch { state, reach, tasks: vec![task] }, changes)
@@ -90,6 +96,7 @@ enum Heard {
     Pod(Event<PodDocument>),
     Service(Event<ServiceDocument>),
     Slice(Event<SliceDocument>),
+    Node(Event<NodeDocument>),
 }
 
 async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sender<Change>) {
@@ -109,7 +116,7 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
     let pods = Follow {
         kind: Kind::Pods,
         api: Api::all(client.clone()),
-        fields: Some(format!("spec.nodeName={}", settings.node)),
+        fields: (!settings.cluster).then(|| format!("spec.nodeName={}", settings.node)),
         page: POD_PAGE,
         state: Arc::clone(&state),
     };
@@ -127,11 +134,25 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
         page: PAGE,
         state: Arc::clone(&state),
     };
+    let nodes = settings.cluster.then(|| Follow {
+        kind: Kind::Nodes,
+        api: Api::all(client.clone()),
+        fields: None,
+        page: PAGE,
+        state: Arc::clone(&state),
+    });
     let follow = async {
+        let nodes = async {
+            match nodes {
+                Some(nodes) => nodes.run(tell.clone(), Heard::Node).await,
+                None => pending().await,
+            }
+        };
         tokio::join!(
             pods.run(tell.clone(), Heard::Pod),
             services.run(tell.clone(), Heard::Service),
-            slices.run(tell.clone(), Heard::Slice)
+            slices.run(tell.clone(), Heard::Slice),
+            nodes
         )
     };
     let mut hearing = Hearing {
@@ -139,11 +160,14 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
         meter,
         state,
         to,
+        cluster: settings.cluster,
         owners: Owners::default(),
         addresses: Addresses::default(),
         pods: HashMap::new(),
-        sources: [HashSet::new(), HashSet::new()],
-        fresh: [HashSet::new(), HashSet::new(), HashSet::new()],
+        strangers: HashSet::new(),
+        sources: HashSet::new(),
+        held: HashMap::new(),
+        fresh: Kind::ALL.map(|_| HashSet::new()),
         nobody: Arc::new(Service::unknown()),
         listing: true,
     };
@@ -161,6 +185,16 @@ async fn run(settings: Settings, meter: Arc<Meter>, state: Arc<State>, to: Sende
     }
 }
 
+/// What a source is one of.
+fn kind_of(source: &Source) -> Kind {
+    match source {
+        Source::Pod(_) => Kind::Pods,
+        Source::Service(_) => Kind::Services,
+        Source::Slice(_) => Kind::EndpointSlices,
+        Source::Node(_) => Kind::Nodes,
+    }
+}
+
 /// Nobody takes changes any more.
 struct Closed;
 
@@ -169,14 +203,20 @@ struct Hearing {
     meter: Arc<Meter>,
     state: Arc<State>,
     to: Sender<Change>,
+    /// Pods elsewhere are told, too.
+    cluster: bool,
     owners: Owners,
     addresses: Addresses,
     /// By uid.
     pods: HashMap<Arc<str>, Arc<Pod>>,
-    /// Services and slices that are known.
-    sources: [HashSet<Source>; 2],
+    /// Pods elsewhere, by uid.
+    strangers: HashSet<Arc<str>>,
+    /// Services, slices and nodes that are known.
+    sources: HashSet<Source>,
+    /// How many of each kind.
+    held: HashMap<usize, usize>,
     /// What the list that is running has told so far, by kind.
-    fresh: [HashSet<Source>; 3],
+    fresh: [HashSet<Source>; 5],
     nobody: Arc<Service>,
     /// A list of pods is running: what is told of them all comes with its end.
     listing: bool,
@@ -191,6 +231,10 @@ impl Hearing {
             Heard::Service(Event::Gone(document)) => self.no_source(addresses::service(&document)).await,
             Heard::Slice(Event::Here(document)) => self.source(Kind::EndpointSlices, addresses::slice(&document)).await,
             Heard::Slice(Event::Gone(document)) => self.no_source(addresses::slice(&document)).await,
+            Heard::Node(Event::Here(document)) => self.source(Kind::Nodes, addresses::node(&document)).await,
+            Heard::Node(Event::Gone(document)) => self.no_source(addresses::node(&document)).await,
+            Heard::Node(Event::Begin) => self.begin(Kind::Nodes),
+            Heard::Node(Event::End) => self.end(Kind::Nodes).await,
             Heard::Pod(Event::Begin) => self.begin(Kind::Pods),
             Heard::Service(Event::Begin) => self.begin(Kind::Services),
             Heard::Slice(Event::Begin) => self.begin(Kind::EndpointSlices),
@@ -218,7 +262,8 @@ impl Hearing {
         let fresh = self.fresh.get_mut(kind as usize).map(std::mem::take).unwrap_or_default();
         if kind == Kind::Pods {
             self.listing = true;
-            let gone = self.pods.keys().filter(|uid| !fresh.contains(&Source::Pod(Arc::clone(uid))));
+            let gone = self.pods.keys().chain(&self.strangers);
+            let gone = gone.filter(|uid| !fresh.contains(&Source::Pod(Arc::clone(uid))));
             for uid in gone.cloned().collect::<Vec<_>>() {
                 self.no_pod(&uid).await?;
             }
@@ -230,8 +275,8 @@ impl Hearing {
             }
             return Ok(());
         }
-        let known = self.sources.iter().flatten().filter(|source| !fresh.contains(*source));
-        let of_kind = known.filter(|source| matches!(source, Source::Service(_)) == (kind == Kind::Services));
+        let known = self.sources.iter().filter(|source| !fresh.contains(*source));
+        let of_kind = known.filter(|source| kind_of(source) == kind);
         for source in of_kind.cloned().collect::<Vec<_>>() {
             self.drop_source(&source).await?;
         }
@@ -247,13 +292,35 @@ impl Hearing {
 
     fn seen(&mut self, kind: Kind, source: Source) {
         if let Some(fresh) = self.fresh.get_mut(kind as usize)
-            && fresh.len() < OBJECTS
+            && fresh.len() < OBJECTS + STRANGERS
         {
             fresh.insert(source);
         }
     }
 
+    /// A pod of another node: who answers at its addresses. Its owner's owner is not asked for.
+    async fn stranger(&mut self, document: &PodDocument) -> Result<(), Closed> {
+        let Some(pod) = Pod::of(document, &self.owners, &mut 0) else { return Ok(()) };
+        let source = Source::Pod(pod.uid.clone());
+        self.seen(Kind::Pods, source.clone());
+        if self.strangers.len() >= STRANGERS && !self.strangers.contains(&pod.uid) {
+            self.meter.add(Count::EvictedKubernetes, 1);
+            return Ok(());
+        }
+        self.strangers.insert(pod.uid.clone());
+        self.holds_pods();
+        let ends: Vec<End> = pod.addresses.iter().map(|&ip| End { ip, port: None }).collect();
+        self.claim(&source, ends, &Arc::new(pod.service())).await
+    }
+
+    fn holds_pods(&self) {
+        self.state.holds(Kind::Pods, self.pods.len() + self.strangers.len());
+    }
+
     async fn pod(&mut self, document: PodDocument) -> Result<(), Closed> {
+        if self.cluster && document.spec.node_name.as_deref() != Some(self.state.node.as_str()) {
+            return self.stranger(&document).await;
+        }
         if let Some(owner) = self.owners.unknown(&document.metadata) {
             self.ask(&document.metadata, owner).await;
         }
@@ -275,7 +342,7 @@ impl Hearing {
         let pod = Arc::new(pod);
         let ends = pod.addresses.iter().map(|&ip| End { ip, port: None }).collect();
         self.pods.insert(pod.uid.clone(), Arc::clone(&pod));
-        self.state.holds(Kind::Pods, self.pods.len());
+        self.holds_pods();
         if !self.listing {
             self.tell_local();
         }
@@ -284,8 +351,13 @@ impl Hearing {
     }
 
     async fn no_pod(&mut self, uid: &str) -> Result<(), Closed> {
+        if let Some(stranger) = self.strangers.take(uid) {
+            self.holds_pods();
+            let nobody = Arc::clone(&self.nobody);
+            return self.claim(&Source::Pod(stranger), Vec::new(), &nobody).await;
+        }
         let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
-        self.state.holds(Kind::Pods, self.pods.len());
+        self.holds_pods();
         if !self.listing {
             self.tell_local();
         }
@@ -297,13 +369,16 @@ impl Hearing {
     async fn source(&mut self, kind: Kind, told: Option<(Source, Vec<End>, Arc<Service>)>) -> Result<(), Closed> {
         let Some((source, ends, service)) = told else { return Ok(()) };
         self.seen(kind, source.clone());
-        let Some(known) = self.sources.get_mut(usize::from(kind == Kind::EndpointSlices)) else { return Ok(()) };
-        if known.len() >= OBJECTS && !known.contains(&source) {
-            self.meter.add(Count::EvictedKubernetes, 1);
-            return Ok(());
+        if !self.sources.contains(&source) {
+            let held = self.held.entry(kind as usize).or_default();
+            if *held >= OBJECTS {
+                self.meter.add(Count::EvictedKubernetes, 1);
+                return Ok(());
+            }
+            *held += 1;
+            self.state.holds(kind, *held);
+            self.sources.insert(source.clone());
         }
-        known.insert(source.clone());
-        self.state.holds(kind, known.len());
         self.claim(&source, ends, &service).await
     }
 
@@ -313,10 +388,11 @@ impl Hearing {
     }
 
     async fn drop_source(&mut self, source: &Source) -> Result<(), Closed> {
-        let kind = if matches!(source, Source::Service(_)) { Kind::Services } else { Kind::EndpointSlices };
-        if let Some(known) = self.sources.get_mut(usize::from(kind == Kind::EndpointSlices)) {
-            known.remove(source);
-            self.state.holds(kind, known.len());
+        if self.sources.remove(source) {
+            let kind = kind_of(source);
+            let held = self.held.entry(kind as usize).or_default();
+            *held = held.saturating_sub(1);
+            self.state.holds(kind, *held);
         }
         let nobody = Arc::clone(&self.nobody);
         self.claim(source, Vec::new(), &nobody).await
