@@ -38,7 +38,7 @@ impl Stage {
         command.arg(place::sources().join("peers/python/instrumented.py"));
         command.args([&port.to_string(), &nginx.url(""), &receiver]).env("PYTHONUNBUFFERED", "1");
         let app = Process::start(command, "app", &scratch)?;
-        wait::listening(([127, 0, 0, 1], port).into(), Duration::from_secs(60))
+        wait::listening(([127, 0, 0, 1], port).into(), Duration::from_mins(1))
             .with_context(|| app.output().unwrap_or_default())?;
         let own = format!("otlp.endpoint={receiver}");
         let all = [&[&*own, "otlp.protocol=http/protobuf", "otlp.metrics=false"], settings].concat();
@@ -110,7 +110,7 @@ fn row(sdk: bool, name: &str, kind: u8) -> (bool, String, u8) {
     (sdk, name.to_owned(), kind)
 }
 
-fn only<'a>(spans: &'a [Span], sdk: bool, kind: u8) -> Result<&'a Span> {
+fn only(spans: &[Span], sdk: bool, kind: u8) -> Result<&Span> {
     let mut found = spans.iter().filter(|span| is_sdk(span) == sdk && span.span.kind == kind);
     let one = found.next().with_context(|| format!("no span of kind {kind} in {spans:#?}"))?;
     ensure!(found.next().is_none(), "two spans of kind {kind} in {spans:#?}");
