@@ -82,7 +82,8 @@ pub(super) fn begin(gate: *mut Gate, ends: &Ends, conn: *const Conn, at_client: 
         return;
     }
     let mut wanted = SLOT_USED | SLOT_ENFORCE | if at_client { SLOT_AT_CLIENT } else { SLOT_AT_SERVER };
-    let entry = around::<AllowRow>(gate, ALLOWED.as_ptr(), if at_client { &ends.remote } else { client }, 128);
+    let other = if at_client { &raw const ends.remote } else { client };
+    let entry = around::<AllowRow>(gate, ALLOWED.as_ptr(), other, 128);
     // SAFETY: null, or a map value.
     if let Some(entry) = unsafe { entry.as_mut() } {
         // Counted where it is a slot that is saved from.

@@ -106,7 +106,8 @@ fn a_load_balancer_is_a_hop() -> Result<()> {
     let net = routed()?;
     let backends = [nginx(&net.server)?, nginx(&net.server)?];
     let port = place::free_port()?;
-    let servers: String = backends.iter().map(|it| format!("  server s{0} 10.93.0.2:{0}\n", it.port())).collect();
+    let servers =
+        backends.iter().map(|it| format!("  server s{0} 10.93.0.2:{0}\n", it.port())).collect::<Vec<_>>().concat();
     let scratch = place::Scratch::new("balancer")?;
     let text = format!(
         "global\n  maxconn 400\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\

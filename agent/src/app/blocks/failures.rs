@@ -22,7 +22,6 @@ const STEADY_NS: u64 = 2 * SECOND;
 
 /// When a rule is taken for a mistake.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(clippy::struct_field_names, reason = "keys of the configuration")]
 pub(super) struct Rise {
     /// So many failed answers at least, before and after as many answers at least; 0: never.
     pub(super) errors: u32,
