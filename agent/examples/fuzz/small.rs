@@ -51,7 +51,7 @@ impl Target for Hopping {
         }
         let mut value = b"for=192.0.2.1;proto=http, for=\"[2001:db8::1]:80\", 10.0.0.1:8, ::1".to_vec();
         random.mutate(&mut value, &[b",", b";", b"\"", b"\\", b"for=", b"[", b"]", b":", b" ", b"10.0.0.1"]);
-        for _ in 0..1 + random.below(20) {
+        for _ in 0..=random.below(20) {
             forwarded::x_forwarded_for(&value, random.one_in(2), &mut hops);
             forwarded::forwarded(&value, random.one_in(2), &mut hops);
         }

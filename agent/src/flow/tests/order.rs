@@ -105,7 +105,8 @@ proptest! {
             }
             for (at, by) in &swaps {
                 let at = at % parts.len();
-                let to = (at + by) % parts.len();
+                // Not around the end: a network does not bring the first last.
+                let to = (at + by).min(parts.len() - 1);
                 parts.swap(at, to);
             }
             let first = client.next[usize::from(way.0)];
