@@ -16,9 +16,11 @@ pub fn monotonic_ns() -> u64 {
 /// same for a process that makes none.
 fn ahead(offsets: &str) -> i64 {
     let line = offsets.lines().find_map(|line| line.strip_prefix("monotonic"));
-    let mut numbers = line.unwrap_or_default().split_whitespace().map_while(|word| word.parse::<i64>().ok());
-    let (seconds, ns) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    seconds.saturating_mul(1_000_000_000).saturating_add(ns)
+    let mut numbers = line.unwrap_or_default().split_whitespace().map(str::parse::<i64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(seconds)), Some(Ok(ns))) => seconds.saturating_mul(1_000_000_000).saturating_add(ns),
+        _ => 0,
+    }
 }
 
 /// Nanoseconds since the Unix epoch.
