@@ -43,6 +43,7 @@ pub use capture::Open;
 use feeds::Feeds;
 use judge::Bench;
 pub use judge::Viewer;
+pub use memory::one_heap;
 pub use stats::{ProgramRow, Row, Stats};
 
 /// Batches that may wait for the judging thread.

@@ -57,6 +57,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let terminal = std::io::stdout().is_terminal();
     let output = arguments.output.unwrap_or(if terminal { Output::Live } else { Output::None });
+    app::one_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("weir-doors")

@@ -45,7 +45,7 @@ fn settled(agent: &Agent, bound: u64) -> Result<()> {
 fn a12_ten_thousand_slow_clients() -> Result<()> {
     crowd::raise_open_files()?;
     let nginx = Nginx::start(&Setup { http: "client_header_timeout 600s;", ..Setup::default() })?;
-    let agent = Agent::start(&["recent.memory=24MiB"])?;
+    let agent = Agent::start(&["recent.memory=32MiB"])?;
     let mut streams = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let stream = TcpStream::connect(nginx.address())?;

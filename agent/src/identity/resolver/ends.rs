@@ -17,7 +17,8 @@ use crate::model::{self, Connection, Evidence, Exchange, Kind, Service, Thread};
 #[derive(Clone, Debug, Default)]
 pub(super) struct End {
     /// Who held it, and which end it was, when [`Resolver::look`] saw it.
-    found: Option<(Owner, model::Role)>,
+    /// Few connections are older than the agent, and there is one of these for each that there is.
+    found: Option<Box<(Owner, model::Role)>>,
     /// Thread that was last seen to send on it.
     by: Thread,
     /// What DNS called its far end when it was opened from here; absent where it called it nothing.
@@ -35,7 +36,7 @@ impl Resolver {
                 let at = (socket.netns, socket.local.port());
                 self.listeners.entry(at).or_default().push((socket.local.ip(), socket.owner));
             } else {
-                self.ends.get_or(socket.cookie, End::default).found = Some((socket.owner, socket.role));
+                self.ends.get_or(socket.cookie, End::default).found = Some(Box::new((socket.owner, socket.role)));
             }
         }
         Ok(found)
@@ -45,7 +46,7 @@ impl Resolver {
     /// kernel half did not know: its role and its holder.
     pub fn opened(&mut self, opened: &Opened) -> Opened {
         let mut told = *opened;
-        if let Some((owner, role)) = self.ends.get(opened.head.conn).and_then(|end| end.found) {
+        if let Some((owner, role)) = self.ends.get(opened.head.conn).and_then(|end| end.found.as_deref().copied()) {
             if told.owner.known == Known::NO.0 {
                 told.owner = owner;
             }
@@ -66,7 +67,7 @@ impl Resolver {
             && let Some(owner) = self.listener(&told)
         {
             told.owner = owner;
-            self.ends.get_or(opened.head.conn, End::default).found = Some((owner, model::Role::Server));
+            self.ends.get_or(opened.head.conn, End::default).found = Some(Box::new((owner, model::Role::Server)));
         }
         // Asked now, while the process is there to be read.
         self.resolve(&told.owner, Thread::default(), told.head.at, None);
@@ -76,7 +77,7 @@ impl Resolver {
     /// The process that holds a socket, where the kernel half does not know it and [`Self::look`] found it.
     #[must_use]
     pub fn found(&self, cookie: u64) -> Option<u32> {
-        self.ends.peek(cookie)?.found.map(|(owner, _)| owner.tgid)
+        self.ends.peek(cookie)?.found.as_ref().map(|found| found.0.tgid)
     }
 
     /// Who held the listener of an accepted socket when [`Self::look`] saw it. A listener that is younger than that was
