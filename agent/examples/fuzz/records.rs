@@ -119,7 +119,7 @@ impl Assembly {
             }
         }
         self.segment(at, seq, payload.len(), kept, side as u8, flags);
-        self.put(&[0; 8]);
+        self.put(&[0; 16]);
         let kept = if tail { payload.get(payload.len() - kept..) } else { payload.get(..kept) };
         self.put(kept.unwrap_or_default());
     }
@@ -128,9 +128,9 @@ impl Assembly {
         self.head(Kind::PAIR, 0, 0, conn, at);
         self.segment(at, seq[0], request.len(), request.len(), 0, 0);
         self.segment(at, seq[1], response.len(), response.len(), 1, 0);
-        self.put(&[0; 8]);
+        self.put(&[0; 16]);
         self.put(request);
-        self.record.resize(HEAD + 2 * SEGMENT + 8 + HOLD, 0);
+        self.record.resize(HEAD + 2 * SEGMENT + 16 + HOLD, 0);
         self.put(response);
     }
 
