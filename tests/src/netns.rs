@@ -123,6 +123,30 @@ impl NetNs {
     }
 }
 
+/// client (10.80.0.1) — router — server (10.81.0.2).
+#[derive(Debug)]
+pub struct Routed {
+    /// Where clients run.
+    pub client: NetNs,
+    /// What is between them: 10.80.0.254 and 10.81.0.254.
+    pub router: NetNs,
+    /// Where servers run.
+    pub server: NetNs,
+}
+
+impl Routed {
+    /// Lays the cables.
+    pub fn new() -> Result<Self> {
+        let (client, router, server) = (NetNs::new("client")?, NetNs::new("router")?, NetNs::new("server")?);
+        NetNs::cable((&client, "eth0", &["10.80.0.1/24"]), (&router, "left", &["10.80.0.254/24"]))?;
+        NetNs::cable((&server, "eth0", &["10.81.0.2/24"]), (&router, "right", &["10.81.0.254/24"]))?;
+        client.ip("route add default via 10.80.0.254")?;
+        server.ip("route add default via 10.81.0.254")?;
+        router.set("net.ipv4.ip_forward", "1")?;
+        Ok(Self { client, router, server })
+    }
+}
+
 impl Drop for NetNs {
     fn drop(&mut self) {
         // Most have no files of their own.

@@ -1,6 +1,6 @@
 //! Feeds of addresses: as written, then as usable.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 use super::{Time, written::Written};
-use crate::policy::check::{Arrival, TTL_MAX, World, check_list};
+use crate::policy::check::{Arrival, Nowhere, TTL_MAX, check_list};
 use crate::policy::list;
 use crate::policy::prefix::Prefix;
 use crate::policy::rule::Source;
@@ -213,7 +213,7 @@ impl Check<'_> {
             id: "feed".into(),
         };
         let example = Prefix::host(Ipv4Addr::new(192, 0, 2, 1).into());
-        if let Err(error) = check_list(&rule, vec![example], &arrival, &Nothing) {
+        if let Err(error) = check_list(&rule, vec![example], &arrival, &Nowhere) {
             let key = error.key().filter(|key| *key != "id").unwrap_or("name");
             let text = error.to_string();
             self.wrong_feed(n, key, text.strip_prefix(&format!("{key}: ")).unwrap_or(&text));
@@ -273,19 +273,6 @@ impl Check<'_> {
             _ => "no http or https URL; write https://HOST/PATH",
         };
         self.wrong_feed(n, "url", wrong);
-        None
-    }
-}
-
-/// A node on which no address is special: what can be judged of a feed's rule before its list is there.
-struct Nothing;
-
-impl World for Nothing {
-    fn shared(&self, _: IpAddr) -> Option<Box<str>> {
-        None
-    }
-
-    fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
         None
     }
 }

@@ -99,6 +99,20 @@ pub trait World {
     fn own(&self, address: Option<IpAddr>, port: u16) -> Option<Box<str>>;
 }
 
+/// A node on which no address is special: what can be judged of a rule before its addresses are there.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
+impl World for Nowhere {
+    fn shared(&self, _: IpAddr) -> Option<Box<str>> {
+        None
+    }
+
+    fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
+        None
+    }
+}
+
 /// Where a rule comes from and when.
 #[derive(Clone, Debug)]
 pub struct Arrival {

@@ -70,25 +70,12 @@ pub fn id_within(namespace: &str, policy: &str, id: &str) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use serde_json::{Value, json};
 
+    use super::super::check::Nowhere;
     use super::*;
     use crate::model::{Evidence, Service};
     use crate::policy::rule::Source;
-
-    struct Nowhere;
-
-    impl World for Nowhere {
-        fn shared(&self, _: IpAddr) -> Option<Box<str>> {
-            None
-        }
-
-        fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
-            None
-        }
-    }
 
     fn within(rule: Value) -> Result<Rule, String> {
         let source = Source::Cluster("shop/a".into());

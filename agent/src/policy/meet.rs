@@ -254,20 +254,8 @@ mod tests {
 
     use super::*;
     use crate::model::{Method, sample};
-    use crate::policy::check::{Arrival, World, check};
+    use crate::policy::check::{Arrival, Nowhere, check};
     use crate::policy::rule::Source;
-
-    struct Nowhere;
-
-    impl World for Nowhere {
-        fn shared(&self, _: IpAddr) -> Option<Box<str>> {
-            None
-        }
-
-        fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
-            None
-        }
-    }
 
     fn rules(written: &[serde_json::Value]) -> RuleSet {
         let mut set = RuleSet::new().unwrap();

@@ -1,29 +1,17 @@
 //! Changes one after the other come to the same rows as all rules at once.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use weir_common::verdict::{AddressRow, Slot};
 
-use super::check::{Arrival, World, check_list};
+use super::check::{Arrival, Nowhere, check_list};
 use super::prefix::Prefix;
 use super::rule::{Rule, Source};
 use super::set::{Change, RuleSet};
 use super::written::WrittenRule;
-
-struct Nowhere;
-
-impl World for Nowhere {
-    fn shared(&self, _: IpAddr) -> Option<Box<str>> {
-        None
-    }
-
-    fn own(&self, _: Option<IpAddr>, _: u16) -> Option<Box<str>> {
-        None
-    }
-}
 
 /// A rule `id` about some of 16 networks of different lengths; `kind` chooses what else it says.
 fn rule(id: u8, clients: u16, kind: u8) -> Rule {

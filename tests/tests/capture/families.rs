@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use anyhow::{Context, Result, ensure};
 use weir_tests::agent::Agent;
 use weir_tests::call::Call;
-use weir_tests::netns::NetNs;
+use weir_tests::netns::{NetNs, Routed};
 use weir_tests::place;
 use weir_tests::script::{Case, at_both_ends, client, server};
 use weir_tests::truth::{Row, Sides};
@@ -164,26 +164,9 @@ fn a8_three_namespaces_on_a_bridge() -> Result<()> {
     agent.finish()
 }
 
-/// client (10.80.0.1) — router — server (10.81.0.2).
-struct Routed {
-    client: NetNs,
-    router: NetNs,
-    server: NetNs,
-}
-
-fn routed() -> Result<Routed> {
-    let (client, router, server) = (NetNs::new("client")?, NetNs::new("router")?, NetNs::new("server")?);
-    NetNs::cable((&client, "eth0", &["10.80.0.1/24"]), (&router, "left", &["10.80.0.254/24"]))?;
-    NetNs::cable((&server, "eth0", &["10.81.0.2/24"]), (&router, "right", &["10.81.0.254/24"]))?;
-    client.ip("route add default via 10.80.0.254")?;
-    server.ip("route add default via 10.81.0.254")?;
-    router.set("net.ipv4.ip_forward", "1")?;
-    Ok(Routed { client, router, server })
-}
-
 #[test]
 fn a8_destination_and_source_translated_on_the_way() -> Result<()> {
-    let net = routed()?;
+    let net = Routed::new()?;
     let listener = listen(&net.server, "10.81.0.2")?;
     let real = listener.local_addr()?;
     let named = SocketAddr::from(([10, 80, 0, 254], 8080));

@@ -6,29 +6,12 @@ use anyhow::Result;
 use anyhow::ensure;
 use weir_tests::agent::Agent;
 use weir_tests::dns::Dns;
-use weir_tests::netns::NetNs;
+use weir_tests::netns::{NetNs, Routed};
 use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::place;
 use weir_tests::process;
 
 use crate::stage::{are, via};
-
-/// client (10.92.0.1) — router — server (10.93.0.2).
-struct Routed {
-    client: NetNs,
-    router: NetNs,
-    server: NetNs,
-}
-
-fn routed() -> Result<Routed> {
-    let (client, router, server) = (NetNs::new("client")?, NetNs::new("router")?, NetNs::new("server")?);
-    NetNs::cable((&client, "eth0", &["10.92.0.1/24"]), (&router, "left", &["10.92.0.254/24"]))?;
-    NetNs::cable((&server, "eth0", &["10.93.0.2/24"]), (&router, "right", &["10.93.0.254/24"]))?;
-    client.ip("route add default via 10.92.0.254")?;
-    server.ip("route add default via 10.93.0.254")?;
-    router.set("net.ipv4.ip_forward", "1")?;
-    Ok(Routed { client, router, server })
-}
 
 fn nginx(at: &NetNs) -> Result<Nginx> {
     Nginx::start(&Setup { listen: &["0.0.0.0:PORT"], netns: Some(at), ..Setup::default() })
@@ -46,19 +29,19 @@ fn named(name: &str, calls: u64) -> (String, u64) {
 
 #[test]
 fn a_service_s_address_on_the_client_s_node_as_kube_proxy_does() -> Result<()> {
-    let net = routed()?;
+    let net = Routed::new()?;
     let _dns = Dns::start(&net.client, "127.0.0.1", &["--host-record=shop.svc.test,10.96.0.10,600"], |it| it)?;
     net.client.resolver("127.0.0.1")?;
     let server = nginx(&net.server)?;
     let port = server.port();
     net.client.rules(&format!(
-        "table ip t {{ chain out {{ type nat hook output priority -100; ip daddr 10.96.0.10 tcp dport 80 dnat to 10.93.0.2:{port}
+        "table ip t {{ chain out {{ type nat hook output priority -100; ip daddr 10.96.0.10 tcp dport 80 dnat to 10.81.0.2:{port}
          }}
          }}"
     ))?;
     let agent = Agent::start(&[])?;
     ask(&net.client, "http://shop.svc.test/s/200", 5)?;
-    ask(&net.client, &format!("http://10.93.0.2:{port}/s/200"), 2)?;
+    ask(&net.client, &format!("http://10.81.0.2:{port}/s/200"), 2)?;
     are(&agent, &[80, port], &[("curl", "nginx", port, 7)])?;
     ensure!(via(&agent, port)? == [named("external:shop.svc.test", 5)], "{:?}", via(&agent, port)?);
     agent.finish()
@@ -66,20 +49,20 @@ fn a_service_s_address_on_the_client_s_node_as_kube_proxy_does() -> Result<()> {
 
 #[test]
 fn both_addresses_translated_by_a_router() -> Result<()> {
-    let net = routed()?;
+    let net = Routed::new()?;
     let server = nginx(&net.server)?;
     let port = server.port();
     net.router.rules(&format!(
-        "table ip t {{ chain pre {{ type nat hook prerouting priority -100; ip daddr 10.92.0.254 tcp dport 8080 dnat to 10.93.0.2:{port}
+        "table ip t {{ chain pre {{ type nat hook prerouting priority -100; ip daddr 10.80.0.254 tcp dport 8080 dnat to 10.81.0.2:{port}
          }}
          chain post {{ type nat hook postrouting priority 100; oifname right masquerade
          }}
          }}"
     ))?;
     let agent = Agent::start(&[])?;
-    ask(&net.client, "http://10.92.0.254:8080/s/200", 5)?;
+    ask(&net.client, "http://10.80.0.254:8080/s/200", 5)?;
     are(&agent, &[8080, port], &[("curl", "nginx", port, 5)])?;
-    ensure!(via(&agent, port)? == [named("external:10.92.0.254", 5)], "{:?}", via(&agent, port)?);
+    ensure!(via(&agent, port)? == [named("external:10.80.0.254", 5)], "{:?}", via(&agent, port)?);
     agent.finish()
 }
 
@@ -103,15 +86,15 @@ fn redirected_to_another_port_of_the_node() -> Result<()> {
 
 #[test]
 fn a_load_balancer_is_a_hop() -> Result<()> {
-    let net = routed()?;
+    let net = Routed::new()?;
     let backends = [nginx(&net.server)?, nginx(&net.server)?];
     let port = place::free_port()?;
     let servers =
-        backends.iter().map(|it| format!("  server s{0} 10.93.0.2:{0}\n", it.port())).collect::<Vec<_>>().concat();
+        backends.iter().map(|it| format!("  server s{0} 10.81.0.2:{0}\n", it.port())).collect::<Vec<_>>().concat();
     let scratch = place::Scratch::new("balancer")?;
     let text = format!(
         "global\n  maxconn 400\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-         frontend f\n  bind 10.92.0.254:{port}\n  default_backend b\nbackend b\n  balance roundrobin\n{servers}"
+         frontend f\n  bind 10.80.0.254:{port}\n  default_backend b\nbackend b\n  balance roundrobin\n{servers}"
     );
     let mut command = net.router.command("haproxy")?;
     command.arg("-db").arg("-f").arg(scratch.write("haproxy.cfg", text)?);
@@ -120,7 +103,7 @@ fn a_load_balancer_is_a_hop() -> Result<()> {
         Ok(net.router.run("ss", "-Hltn")?.contains(&format!(":{port} ")).then_some(()))
     })?;
     let agent = Agent::start(&[])?;
-    ask(&net.client, &format!("http://10.92.0.254:{port}/s/200"), 6)?;
+    ask(&net.client, &format!("http://10.80.0.254:{port}/s/200"), 6)?;
     let [one, two] = &backends;
     are(
         &agent,
