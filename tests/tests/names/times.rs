@@ -1,8 +1,8 @@
 //! Names that end, and names that share an address.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use weir_tests::process::Process;
 use weir_tests::wait;
 
@@ -78,30 +78,36 @@ fn of_two_names_that_live_only_a_proven_one_is_told() -> Result<()> {
 
 #[test]
 fn a_name_ends_with_its_ttl() -> Result<()> {
+    // A second of the answer's own, and five that a name lives on.
+    const LIFE: Duration = Duration::from_secs(1 + 5);
     let stage =
         Stage::new(Some(&["--host-record=short.test,10.91.0.23,1", "--host-record=long.test,10.91.0.24,900"]), &[])?;
+    let before = Instant::now();
     stage.run("curl", &["-sf", &stage.url("short.test")])?;
+    let after = Instant::now();
     stage.run("curl", &["-sf", &stage.url("long.test")])?;
     // Who did not ask shares what its network namespace knows, while it lives.
-    let over = "external:10.91.0.23".to_owned();
-    let mut asked = 0;
-    let mut last = None;
-    wait::until(Duration::from_secs(30), "the end of a name", || {
-        asked += 1;
+    let mut asked = Vec::new();
+    while asked.last().is_none_or(|(begun, _)| *begun <= after + LIFE) {
+        let begun = Instant::now();
         stage.run("curl", &["-sf", "-H", "Host:", &stage.url("10.91.0.23")])?;
-        let graph = stage.agent.json(&["graph"])?;
-        last = graph["edges"].as_array().and_then(|edges| {
-            edges.iter().find(|edge| edge["server"]["service.name"] == over.as_str())?["calls"].as_u64()
-        });
-        Ok(last.map(drop))
-    })?;
-    ensure!(asked > 5, "the name ended after {asked} calls");
+        asked.push((begun, Instant::now()));
+    }
     stage.run("curl", &["-sf", "-H", "Host:", &stage.url("10.91.0.24")])?;
-    let calls = stage.agent.calls(&[stage.port], asked + 3)?;
-    let named = |name: Option<&str>| {
-        calls.iter().filter(|call| call.peer.as_ref().and_then(|peer| peer.name.as_deref()) == name).count()
-    };
-    ensure!(named(Some("external:long.test")) == 2, "{calls:?}");
-    ensure!(named(Some("external:short.test")) == asked && named(None) == 1, "{asked} {calls:?}");
+    let mut calls = stage.agent.calls(&[stage.port], asked.len() + 3)?;
+    calls.sort_by(|one, other| one.start.cmp(&other.start));
+    let names: Vec<_> =
+        calls.iter().map(|call| call.peer.as_ref().and_then(|peer| peer.name.as_deref()).unwrap_or_default()).collect();
+    let (short, long) = ("external:short.test", "external:long.test");
+    let [first, second, rest @ .., last] = &names[..] else { bail!("{names:?}") };
+    ensure!([*first, *second, *last] == [short, long, long], "{names:?}");
+    let end = rest.iter().position(|name| name.is_empty()).with_context(|| format!("no end: {names:?}"))?;
+    ensure!(rest[..end].iter().all(|name| *name == short), "{names:?}");
+    ensure!(rest[end..].iter().all(|name| name.is_empty()), "{names:?}");
+    // Each that had ended while the name lived for certain has it, none that began when it was over.
+    let lived = asked.iter().filter(|(_, ended)| *ended < before + LIFE).count();
+    let over = asked.iter().filter(|(begun, _)| *begun > after + LIFE).count();
+    ensure!(lived <= end && over <= rest.len() - end, "{lived} lived, {over} over: {names:?}");
+    ensure!(lived > 0, "no call while the name lived");
     stage.finish()
 }
