@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::{
-        fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+        fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -57,14 +57,21 @@ impl Holder {
         }
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
+        // Nobody else may open it: who can read a file can lock it, and would keep the agent from starting. Nor may it
+        // lead to another file, which would be emptied.
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&name)
             .map_err(failed("opening its lock"))?;
+        let mode = lock.metadata().map_or(0, |metadata| metadata.mode());
+        if mode & 0o077 != 0 {
+            lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed("closing its lock to others"))?;
+        }
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
