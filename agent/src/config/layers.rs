@@ -4,14 +4,27 @@
 use super::{
     Place, Problem,
     tree::{Node, parse_value},
+    written::Written,
 };
+
+/// Keys that stand in no section.
+const WITHOUT_SECTION: [&str; 2] = ["SELECT", "HOSTS"];
 
 /// `WEIR_SECTION__KEY` and, for keys without a section, `WEIR_KEY`. Other `WEIR_…` variables are not ours: kubelet sets
 /// `WEIR_SERVICE_HOST` and the like for a Service called `weir`.
-pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], problems: &mut Vec<Problem>) {
+pub(super) fn environment(
+    tree: &mut Node,
+    variables: &[(String, String)],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) {
     for (name, value) in variables {
         let Some(key) = name.strip_prefix("WEIR_") else { continue };
-        if !key.contains("__") && key != "SELECT" {
+        if !key.contains("__") && !WITHOUT_SECTION.contains(&key) {
+            if let Some(meant) = meant(key) {
+                let text = format!("is not read; write {meant}, with two underscores");
+                warnings.push(Problem::new(&Place::Env(name.as_str().into()), text));
+            }
             continue;
         }
         let path = key.to_ascii_lowercase();
@@ -21,6 +34,17 @@ pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], probl
             tree.put(&path, node);
         }
     }
+}
+
+/// The variable that is meant by one with a single underscore behind its section, without `WEIR_` as it was written.
+fn meant(key: &str) -> Option<String> {
+    let defaults = serde_json::to_value(Written::default()).ok()?;
+    let key = key.to_ascii_lowercase();
+    defaults.as_object()?.iter().find_map(|(section, keys)| {
+        let rest = key.strip_prefix(section.as_str())?.strip_prefix('_')?;
+        keys.get(rest)?;
+        Some(format!("WEIR_{}__{}", section.to_ascii_uppercase(), rest.to_ascii_uppercase()))
+    })
 }
 
 /// Standard variables (OpenTelemetry "OTLP Exporter Configuration" and "SDK Environment Variables").

@@ -168,6 +168,8 @@ fn later_layers_win() {
         ("WEIR_OTLP__TIMEOUT", "4s"),
         ("WEIR_RECENT__DISK__SIZE", "8MiB"),
         ("WEIR_SELECT", "[{port: 80}]"),
+        ("WEIR_HOSTS", "[{addresses: [10.0.0.7]}]"),
+        ("WEIR_LOG_LEVEL", "debug"),
         ("WEIR_SERVICE_HOST", "10.0.0.1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:1"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
@@ -194,10 +196,14 @@ fn later_layers_win() {
     assert_eq!(pairs(&otlp.headers), ["a=from-file", "b=x y", "c=z%2"]);
     assert_eq!(pairs(&otlp.resource), ["deployment.environment.name=prod", "k8s.cluster.name=c1"]);
     assert!(!loaded.settings.select.is_everything());
+    assert_ne!(loaded.settings.hosts, std::sync::Arc::default());
     assert_eq!(otlp.interval, Duration::from_mins(1));
     assert_eq!(
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT: is not read; see `otlp` for what is"]
+        [
+            "WEIR_LOG_LEVEL: is not read; write WEIR_LOG__LEVEL, with two underscores",
+            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT: is not read; see `otlp` for what is"
+        ]
     );
 }
 
