@@ -96,7 +96,7 @@ impl Allowed {
     pub(super) fn warn(&self) {
         for what in &self.unresolved {
             if !self.entries.iter().any(|entry| entry.what == *what) {
-                tracing::warn!(what, "its name has no address: it is not on the allow-list");
+                tracing::warn!("{what} is not on the allow-list: its name has no address (yet)");
             }
         }
     }
