@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::GROUP;
+
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -106,7 +108,6 @@ impl Holder {
         let _ = fs::remove_file(&new);
         let listener = UnixListener::bind(&new).map_err(failed("binding"))?;
         let placed = fs::set_permissions(&new, fs::Permissions::from_mode(0o660))
-            // An agent that is not root can't give it away: then its own user has it.
             .and_then(|()| group.map_or(Ok(()), |group| chown(&new, None, Some(group)).or_else(not_permitted)))
             .and_then(|()| fs::rename(&new, &self.path));
         if placed.is_err() {
@@ -126,8 +127,15 @@ impl Drop for Holder {
     }
 }
 
+/// An agent that is not root, or has no `CAP_CHOWN`, can't give the socket away: then its own user has it, and it is said.
 fn not_permitted(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Err(error);
+    }
+    tracing::warn!(
+        "the control socket can't be given to the group {GROUP} without CAP_CHOWN: only the agent's user may read"
+    );
+    Ok(())
 }
 
 /// A group's id by its name (group(5)).
