@@ -122,28 +122,14 @@ fn methods(path: &str) -> Option<&'static str> {
 
 /// Everything but calls. Runs where it may wait.
 fn other(backend: &dyn Backend, caller: Caller, path: &str) -> Response<Reply> {
-    let documents = |rows: Result<Vec<serde_json::Value>, super::Unavailable>| {
-        rows.map(|rows| {
-            let (mut lines, response) = body::lines();
-            // The reader comes later than this: lines are made beside it.
-            tokio::task::spawn_blocking(move || {
-                let _ = rows.iter().all(|row| lines.add(row)) && lines.flush();
-            });
-            response
-        })
-    };
     if let Some(id) = rule(path) {
         return told(backend.explain(id));
     }
     let answer = match path {
-        "/v1/connections" => {
-            documents(backend.connections().map(|rows| rows.iter().map(super::rows::ConnectionRow::json).collect()))
-        }
-        "/v1/services" => {
-            documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
-        }
-        "/v1/endpoints" => documents(Ok(backend.endpoints().iter().map(super::rows::endpoint).collect())),
-        "/v1/blocks" => documents(Ok(backend.blocks())),
+        "/v1/connections" => backend.connections().map(|rows| listed(rows, super::rows::ConnectionRow::json)),
+        "/v1/services" => backend.services().map(|rows| listed(rows, super::rows::ServiceRow::json)),
+        "/v1/endpoints" => Ok(listed(backend.endpoints(), super::rows::endpoint)),
+        "/v1/blocks" => Ok(listed(backend.blocks(), serde_json::Value::clone)),
         "/v1/mode" => Ok(body::document(StatusCode::OK, &backend.mode())),
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
         "/v1/doctor" => backend.doctor().map(|report| body::document(StatusCode::OK, &report)),
@@ -153,6 +139,16 @@ fn other(backend: &dyn Backend, caller: Caller, path: &str) -> Response<Reply> {
         },
     };
     answer.unwrap_or_else(|error| body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+}
+
+/// A line a row. Each is made when its turn comes: all documents at once would take ten times the rows' memory.
+fn listed<T: Send + 'static>(rows: Vec<T>, document: fn(&T) -> serde_json::Value) -> Response<Reply> {
+    let (mut lines, response) = body::lines();
+    // The reader comes later than this: lines are made beside it.
+    tokio::task::spawn_blocking(move || {
+        let _ = rows.iter().all(|row| lines.add(&document(row))) && lines.flush();
+    });
+    response
 }
 
 /// The id in `/v1/blocks/{id}`.
