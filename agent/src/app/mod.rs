@@ -95,6 +95,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The configuration is to blame, as far as that only shows where it is taken: trying again changes nothing.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Identity(_) | Self::Routes(_) | Self::Endpoint(_) => true,
+            Self::Rules(refused) => matches!(refused, blocks::Refused::Config(..)),
+            _ => false,
+        }
+    }
+
     /// This node can't run Weir, whatever its settings.
     #[must_use]
     pub fn is_unfit(&self) -> bool {

@@ -105,7 +105,10 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Problems>() || error.is::<Usage>() {
+    if error.is::<Problems>()
+        || error.is::<Usage>()
+        || error.downcast_ref::<app::Error>().is_some_and(app::Error::is_configuration)
+    {
         2
     } else if matches!(error.downcast_ref(), Some(client::Error::Unreachable { .. })) {
         3

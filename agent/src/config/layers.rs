@@ -64,6 +64,12 @@ pub(super) fn otel(
         };
         let text = |value: &str| Node::scalar(place.clone(), value);
         if let Some(key) = name.strip_prefix("OTEL_EXPORTER_OTLP_") {
+            let (signal, key) = of_signal(key);
+            // What is written of one signal stands beside what is written of all.
+            let mut put = |path: &[&str], node: Node| match signal {
+                Some(signal) => put(&[&["signals", signal], path].concat(), node),
+                None => put(path, node),
+            };
             match key {
                 "ENDPOINT" => put(&["endpoint"], text(value)),
                 "TRACES_ENDPOINT" => put(&["traces_endpoint"], text(value)),
@@ -95,6 +101,18 @@ pub(super) fn otel(
             _ => {}
         }
     }
+}
+
+/// A variable's signal, where it is about one, and the rest of its name. Endpoints and the temporality have keys beside
+/// those of all signals.
+fn of_signal(key: &str) -> (Option<&'static str>, &str) {
+    if key.ends_with("_ENDPOINT") || key == "METRICS_TEMPORALITY_PREFERENCE" {
+        return (None, key);
+    }
+    let mut signals = ["traces", "metrics", "logs"].into_iter();
+    let own =
+        signals.find_map(|signal| Some((signal, key.strip_prefix(&signal.to_ascii_uppercase())?.strip_prefix('_')?)));
+    own.map_or((None, key), |(signal, key)| (Some(signal), key))
 }
 
 /// `key=value,key=value`, values percent-encoded (W3C Baggage, as both variables are specified).
