@@ -41,6 +41,8 @@ pub struct Open {
 pub(super) enum Ask {
     /// Every live connection.
     Connections(SyncSender<Vec<Open>>),
+    /// Whether it does its work.
+    Alive(SyncSender<()>),
     /// Services seen, and what the resolver did.
     Services(SyncSender<(Vec<Seen>, Counts)>),
     /// Whether calls are joined inside processes.
@@ -249,6 +251,9 @@ impl Capture {
                     })
                     .collect();
                 let _ = to.try_send(rows);
+            }
+            Ask::Alive(to) => {
+                let _ = to.try_send(());
             }
             Ask::Services(to) => {
                 let _ = to.try_send((self.resolver.services().cloned().collect(), self.resolver.counts()));

@@ -23,16 +23,15 @@ pub(super) fn take(socket: &Path) -> Result<Option<Holder>, Error> {
     }
     match Holder::take(socket) {
         Ok(holder) => Ok(Some(holder)),
-        Err(control::Error::Io { .. }) if may_do_without(socket) => Ok(None),
+        // A read-only or missing place is no reason not to watch; it is said.
+        Err(error @ control::Error::Io { .. }) => {
+            tracing::warn!(
+                "{error}; weir calls and the other verbs will not find this agent: set control.socket to a place that can be written"
+            );
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
-}
-
-/// A read-only or missing place is no reason not to watch; it is said.
-fn may_do_without(socket: &Path) -> bool {
-    let socket = socket.display();
-    tracing::warn!(%socket, "no control socket can be made here: weir calls and the other verbs will not find this agent; set control.socket to a place that can be written");
-    true
 }
 
 /// Answers on the socket.

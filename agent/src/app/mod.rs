@@ -54,6 +54,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const BEAT: Duration = Duration::from_millis(500);
 /// How often the allow-list is gathered anew.
 const AROUND: Duration = Duration::from_secs(15);
+/// How long an answer about readiness holds: whoever asks more often does not keep the capturing thread from its work.
+const READY: Duration = Duration::from_secs(1);
 /// How long exporters may take to send what waits, at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -93,6 +95,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The configuration is to blame, as far as that only shows where it is taken: trying again changes nothing.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Identity(_) | Self::Routes(_) | Self::Endpoint(_) => true,
+            Self::Rules(refused) => matches!(refused, blocks::Refused::Config(..)),
+            _ => false,
+        }
+    }
+
     /// This node can't run Weir, whatever its settings.
     #[must_use]
     pub fn is_unfit(&self) -> bool {
@@ -120,6 +132,10 @@ pub struct Core {
     loaded: Mutex<Loaded>,
     sources: Sources,
     log: SetLog,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    /// Whether the capturing thread was at work, and when that was asked.
+    ready: Mutex<Option<(Instant, Result<(), String>)>>,
     started: Instant,
 }
 
@@ -220,6 +236,8 @@ impl Agent {
             loaded: Mutex::new(loaded),
             sources,
             log,
+            reloading: tokio::sync::Mutex::default(),
+            ready: Mutex::default(),
             started,
         });
         tend(&core.blocks);
@@ -382,14 +400,24 @@ impl Core {
         }
     }
 
+    /// Whether the capturing thread does its work. Blocks for up to 2 s.
     fn ready(&self) -> Result<(), String> {
-        self.services().map(drop).map_err(|error| error.to_string())
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, answer)) = &*ready
+            && asked.elapsed() < READY
+        {
+            return answer.clone();
+        }
+        let answer = self.ask(Ask::Alive).map_err(|error| error.to_string());
+        *ready = Some((Instant::now(), answer.clone()));
+        answer
     }
 
     fn snapshot(&self) -> Snapshot {
         let own = stats::own();
         let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
-        for Open { connection: row, .. } in self.connections().unwrap_or_default() {
+        let open = self.connections().unwrap_or_default().into_iter().map(|open| open.connection);
+        for row in open.filter(|row| !row.own) {
             let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());
             *connections.entry(key).or_default() += 1;
         }

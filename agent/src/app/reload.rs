@@ -32,6 +32,7 @@ pub(super) fn exporter(
 impl Core {
     /// Reads the configuration again and takes it over, in the name of `who`. Gives warnings, also of what was changed but needs a restart.
     pub async fn reload(&self, who: &str) -> Result<Vec<Problem>, Refused> {
+        let _one = self.reloading.lock().await;
         let loaded = self.sources.load()?;
         let new = &loaded.settings;
         let redactor = Redactor::new(&translate::redact(new)).map_err(Error::from)?;

@@ -75,23 +75,22 @@ pub(super) fn node(otlp: Option<&Otlp>) -> export::Node {
 /// Settings of the OTLP exporter; `None`: nothing is exported.
 pub(super) fn export(settings: &config::Settings) -> Option<export::Settings> {
     let otlp = settings.otlp.as_ref()?;
-    let endpoint = |signal, own: &Option<String>, wanted: bool| {
-        let url = own.clone().or_else(|| {
-            otlp.endpoint.as_ref().map(|base| export::Endpoint::url_of(base, protocol(otlp.protocol), signal))
-        });
-        url.filter(|_| wanted).map(|url| export::Endpoint {
+    let endpoint = |kind, signal: &config::Signal| {
+        let protocol = protocol(signal.protocol);
+        let common = otlp.endpoint.as_ref().map(|base| export::Endpoint::url_of(base, protocol, kind));
+        signal.endpoint.clone().or(common).filter(|_| signal.wanted).map(|url| export::Endpoint {
             url,
-            protocol: protocol(otlp.protocol),
-            headers: otlp.headers.clone().into_iter().collect(),
-            gzip: otlp.gzip,
-            tls: export::Tls { ca: otlp.certificate.clone(), client: otlp.client.clone() },
-            timeout: otlp.timeout,
+            protocol,
+            headers: signal.headers.clone().into_iter().collect(),
+            gzip: signal.gzip,
+            tls: export::Tls { ca: signal.certificate.clone(), client: signal.client.clone() },
+            timeout: signal.timeout,
         })
     };
     Some(export::Settings {
-        traces: endpoint(export::Signal::Traces, &otlp.traces_endpoint, otlp.traces),
-        metrics: endpoint(export::Signal::Metrics, &otlp.metrics_endpoint, otlp.metrics),
-        logs: endpoint(export::Signal::Logs, &otlp.logs_endpoint, otlp.logs),
+        traces: endpoint(export::Signal::Traces, &otlp.traces),
+        metrics: endpoint(export::Signal::Metrics, &otlp.metrics),
+        logs: endpoint(export::Signal::Logs, &otlp.logs),
         node: node(Some(otlp)),
         sample: settings.traces.sample,
         queue: otlp.queue,

@@ -36,6 +36,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report: Value = match arguments.agent.client().document("GET", "/v1/doctor") {
         Ok(report) => report,
+        // Somebody may well run there.
+        Err(error) if error.is_forbidden() => return Err(error.into()),
         Err(client::Error::Unreachable { .. }) => {
             serde_json::to_value(doctor::without_agent(arguments.cgroup.as_deref()))?
         }

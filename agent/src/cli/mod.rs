@@ -91,16 +91,24 @@ pub fn main() -> ExitCode {
 
 /// Problems of a configuration begin with their place, as editors expect it; everything else with our name.
 fn message(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<client::Error>() {
-        _ if error.is::<Problems>() => error.to_string(),
-        // Says its cause itself.
-        Some(error) => format!("weir: {error}"),
-        None => format!("weir: {error:#}"),
+    if error.is::<Problems>() {
+        return error.to_string();
     }
+    let mut text = format!("weir: {error}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors say their cause themselves.
+        if !text.contains(&cause) {
+            text = text + ": " + &cause;
+        }
+    }
+    text
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Problems>() || error.is::<Usage>() {
+    if error.is::<Problems>()
+        || error.is::<Usage>()
+        || error.downcast_ref::<app::Error>().is_some_and(app::Error::is_configuration)
+    {
         2
     } else if matches!(error.downcast_ref(), Some(client::Error::Unreachable { .. })) {
         3

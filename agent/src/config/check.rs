@@ -2,26 +2,22 @@
 //! with the place of the key.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Feed, Place, Problem, Select,
+    Feed, Otlp, Place, Problem, Select,
     tree::Node,
-    written::{
-        Breaker, Compression, Instrumented, KubernetesMode, Level, Mode, NameRule, Protocol, Temporality, TlsMode,
-        Written,
-    },
+    written::{Breaker, Instrumented, KubernetesMode, Level, Mode, NameRule, TlsMode, Written},
 };
 use crate::{
     model::Hosts,
     policy::{proxies::Proxies, written::WrittenRule},
+    redact::Patterns,
 };
 
 /// A configuration that can be used as it is: all values are in range.
@@ -61,7 +57,8 @@ pub struct Settings {
     pub mode: Mode,
     /// When a rule is taken for a mistake.
     pub breaker: Breaker,
-    /// Rules as written: what they name is checked where they are taken.
+    /// Rules as written, each good in itself and with the others; whom they may not meet on this node is judged where they
+    /// are taken.
     pub rules: Vec<WrittenRule>,
     /// Folder with files of rules, absolute.
     pub directory: Option<PathBuf>,
@@ -84,47 +81,6 @@ pub struct Privacy {
     pub query: Vec<String>,
     /// The `User-Agent` header is shown.
     pub user_agent: bool,
-}
-
-/// OTLP export.
-#[expect(clippy::struct_excessive_bools, reason = "three signals and gzip, each a key of its own")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Otlp {
-    /// For all signals; the four endpoints are absolute `http` or `https` URLs with a host and without user
-    /// information, and at least one of them is there.
-    pub endpoint: Option<String>,
-    /// For spans instead, to be taken as it is.
-    pub traces_endpoint: Option<String>,
-    /// For metrics instead, to be taken as it is.
-    pub metrics_endpoint: Option<String>,
-    /// For log records instead, to be taken as it is.
-    pub logs_endpoint: Option<String>,
-    /// Carrier.
-    pub protocol: Protocol,
-    /// Headers of every request, valid as names and values.
-    pub headers: BTreeMap<String, String>,
-    /// gzip.
-    pub gzip: bool,
-    /// Limit of one request, at least 1 ms.
-    pub timeout: Duration,
-    /// Between two exports of metrics, at least 1 s.
-    pub interval: Duration,
-    /// Bytes of spans that may wait for the endpoint, at least 1 MiB.
-    pub queue: u64,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub certificate: Option<PathBuf>,
-    /// Client certificate and key (PEM).
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// Whether spans are exported.
-    pub traces: bool,
-    /// Whether metrics are exported.
-    pub metrics: bool,
-    /// Whether log records are exported.
-    pub logs: bool,
-    /// What metrics count from.
-    pub temporality: Temporality,
-    /// Attributes added to every Resource; none of `service.*`.
-    pub resource: BTreeMap<String, String>,
 }
 
 /// Recent calls.
@@ -223,7 +179,7 @@ pub(super) fn usable(
         privacy: Privacy { level: written.privacy.level, query: written.privacy.query.clone(), user_agent },
         socket: check.absolute("control.socket", &written.control.socket).unwrap_or_default(),
         prometheus: check.listen("prometheus.listen", &written.prometheus.listen),
-        otlp: check.otlp(written),
+        otlp: check.otlp(&written.otlp),
         recent: check.recent(written),
         kernel: check.kernel(written),
         flow: check.flow(written),
@@ -236,7 +192,7 @@ pub(super) fn usable(
         traces: check.traces(written),
         mode: written.enforce.mode,
         breaker: check.breaker(written),
-        rules: written.enforce.rules.clone(),
+        rules: check.drop_rules(&written.enforce.rules),
         directory: check.absolute("enforce.directory", &written.enforce.directory),
         feeds: check.feeds(written),
         policies: check.policies(written),
@@ -252,11 +208,16 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Whether a key was written somewhere.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.tree.get(key.split('.')).is_some()
+    }
+
     fn place(&self, key: &str) -> Place {
         self.tree.get(key.split('.')).map_or(Place::Default, |node| node.place.clone())
     }
 
-    fn wrong(&mut self, key: &str, text: &str) {
+    pub(super) fn wrong(&mut self, key: &str, text: &str) {
         let place = self.place(key);
         self.problems.push(Problem { place, text: format!("`{key}`: {text}") });
     }
@@ -285,7 +246,7 @@ impl Check<'_> {
         value
     }
 
-    fn absolute(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+    pub(super) fn absolute(&mut self, key: &str, text: &str) -> Option<PathBuf> {
         if text.is_empty() {
             return None;
         }
@@ -308,101 +269,6 @@ impl Check<'_> {
             );
         }
         parsed
-    }
-
-    fn otlp(&mut self, written: &Written) -> Option<Otlp> {
-        let otlp = &written.otlp;
-        for (name, value) in &otlp.headers {
-            // The value is never part of the message: it is a secret.
-            if hyper::header::HeaderName::try_from(name).is_err() {
-                self.wrong(
-                    "otlp.headers",
-                    &format!("`{name}` is not a header's name; letters, digits and - belong there"),
-                );
-            } else if hyper::header::HeaderValue::try_from(value).is_err() {
-                self.wrong("otlp.headers", &format!("the value of `{name}` has bytes that a header can't carry"));
-            }
-        }
-        for name in otlp.resource.keys().filter(|name| name.starts_with("service.")) {
-            self.wrong(
-                "otlp.resource",
-                &format!(
-                    "`{name}` is found for each observed process; leave it out, or name services by identity.rules"
-                ),
-            );
-        }
-        let certificate = self.absolute("otlp.certificate", &otlp.certificate);
-        let client = match (
-            self.absolute("otlp.client_certificate", &otlp.client_certificate),
-            self.absolute("otlp.client_key", &otlp.client_key),
-        ) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                self.wrong("otlp.client_certificate", "needs otlp.client_key; give both or none");
-                None
-            }
-            (None, Some(_)) => {
-                self.wrong("otlp.client_key", "needs otlp.client_certificate; give both or none");
-                None
-            }
-        };
-        if otlp.timeout.0 < Duration::from_millis(1) {
-            self.wrong("otlp.timeout", "too short; write at least 1ms");
-        }
-        if otlp.interval.0 < Duration::from_secs(1) {
-            self.wrong("otlp.interval", "too short; write at least 1s");
-        }
-        if otlp.queue.0 < 1 << 20 {
-            self.wrong("otlp.queue", "too small; write at least 1MiB");
-        }
-        let endpoint = self.endpoint("otlp.endpoint", &otlp.endpoint);
-        let traces_endpoint = self.endpoint("otlp.traces_endpoint", &otlp.traces_endpoint);
-        let metrics_endpoint = self.endpoint("otlp.metrics_endpoint", &otlp.metrics_endpoint);
-        let logs_endpoint = self.endpoint("otlp.logs_endpoint", &otlp.logs_endpoint);
-        let own = traces_endpoint.as_ref().or(metrics_endpoint.as_ref()).or(logs_endpoint.as_ref());
-        endpoint.as_ref().or(own)?;
-        Some(Otlp {
-            endpoint,
-            traces_endpoint,
-            metrics_endpoint,
-            logs_endpoint,
-            protocol: otlp.protocol,
-            headers: otlp.headers.clone(),
-            gzip: otlp.compression == Compression::Gzip,
-            timeout: otlp.timeout.0,
-            interval: otlp.interval.0,
-            queue: otlp.queue.0,
-            certificate,
-            client,
-            traces: otlp.traces,
-            metrics: otlp.metrics,
-            logs: otlp.logs,
-            temporality: otlp.temporality,
-            resource: otlp.resource.clone(),
-        })
-    }
-
-    fn endpoint(&mut self, key: &str, text: &str) -> Option<String> {
-        if text.is_empty() {
-            return None;
-        }
-        let remedy = "write http://HOST:4317 or https://HOST:4317";
-        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let Ok(uri) = url.parse::<hyper::Uri>() else {
-            self.wrong(key, &format!("not a URL; {remedy}"));
-            return None;
-        };
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            // Not shown: it holds a password.
-            self.wrong(key, "has a user in it; credentials belong in otlp.headers");
-            return None;
-        }
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            self.wrong(key, &format!("`{text}` is no http or https URL; {remedy}"));
-            return None;
-        }
-        Some(url)
     }
 
     fn recent(&mut self, written: &Written) -> Recent {
@@ -483,8 +349,11 @@ impl Check<'_> {
     }
 
     fn routes(&mut self, written: &Written) -> Routes {
-        for template in written.routes.templates.iter().filter(|template| !template.starts_with('/')) {
-            self.wrong("routes.templates", &format!("`{template}` is not a path; begin it with /"));
+        for (n, template) in written.routes.templates.iter().enumerate() {
+            if let Err(bad) = Patterns::new(&[template]) {
+                let text = format!("`routes.templates`: `{}`: {}", bad.template, bad.problem);
+                self.wrong_at(&format!("routes.templates.{n}"), &text);
+            }
         }
         let limit = self.range("routes.limit", written.routes.limit, 1, 100_000);
         Routes { templates: written.routes.templates.clone(), limit }

@@ -4,14 +4,27 @@
 use super::{
     Place, Problem,
     tree::{Node, parse_value},
+    written::Written,
 };
+
+/// Keys that stand in no section.
+const WITHOUT_SECTION: [&str; 2] = ["SELECT", "HOSTS"];
 
 /// `WEIR_SECTION__KEY` and, for keys without a section, `WEIR_KEY`. Other `WEIR_…` variables are not ours: kubelet sets
 /// `WEIR_SERVICE_HOST` and the like for a Service called `weir`.
-pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], problems: &mut Vec<Problem>) {
+pub(super) fn environment(
+    tree: &mut Node,
+    variables: &[(String, String)],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) {
     for (name, value) in variables {
         let Some(key) = name.strip_prefix("WEIR_") else { continue };
-        if !key.contains("__") && key != "SELECT" {
+        if !key.contains("__") && !WITHOUT_SECTION.contains(&key) {
+            if let Some(meant) = meant(key) {
+                let text = format!("is not read; write {meant}, with two underscores");
+                warnings.push(Problem::new(&Place::Env(name.as_str().into()), text));
+            }
             continue;
         }
         let path = key.to_ascii_lowercase();
@@ -21,6 +34,17 @@ pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], probl
             tree.put(&path, node);
         }
     }
+}
+
+/// The variable that is meant by one with a single underscore behind its section, without `WEIR_` as it was written.
+fn meant(key: &str) -> Option<String> {
+    let defaults = serde_json::to_value(Written::default()).ok()?;
+    let key = key.to_ascii_lowercase();
+    defaults.as_object()?.iter().find_map(|(section, keys)| {
+        let rest = key.strip_prefix(section.as_str())?.strip_prefix('_')?;
+        keys.get(rest)?;
+        Some(format!("WEIR_{}__{}", section.to_ascii_uppercase(), rest.to_ascii_uppercase()))
+    })
 }
 
 /// Standard variables (OpenTelemetry "OTLP Exporter Configuration" and "SDK Environment Variables").
@@ -40,6 +64,12 @@ pub(super) fn otel(
         };
         let text = |value: &str| Node::scalar(place.clone(), value);
         if let Some(key) = name.strip_prefix("OTEL_EXPORTER_OTLP_") {
+            let (signal, key) = of_signal(key);
+            // What is written of one signal stands beside what is written of all.
+            let mut put = |path: &[&str], node: Node| match signal {
+                Some(signal) => put(&[&["signals", signal], path].concat(), node),
+                None => put(path, node),
+            };
             match key {
                 "ENDPOINT" => put(&["endpoint"], text(value)),
                 "TRACES_ENDPOINT" => put(&["traces_endpoint"], text(value)),
@@ -71,6 +101,18 @@ pub(super) fn otel(
             _ => {}
         }
     }
+}
+
+/// A variable's signal, where it is about one, and the rest of its name. Endpoints and the temporality have keys beside
+/// those of all signals.
+fn of_signal(key: &str) -> (Option<&'static str>, &str) {
+    if key.ends_with("_ENDPOINT") || key == "METRICS_TEMPORALITY_PREFERENCE" {
+        return (None, key);
+    }
+    let mut signals = ["traces", "metrics", "logs"].into_iter();
+    let own =
+        signals.find_map(|signal| Some((signal, key.strip_prefix(&signal.to_ascii_uppercase())?.strip_prefix('_')?)));
+    own.map_or((None, key), |(signal, key)| (Some(signal), key))
 }
 
 /// `key=value,key=value`, values percent-encoded (W3C Baggage, as both variables are specified).

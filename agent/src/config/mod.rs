@@ -1,9 +1,11 @@
 //! Settings, read twice: as written (`written`), then as usable (`check`). Every value knows where it was written.
 
 mod check;
+mod drop_rules;
 mod feeds;
 mod hosts;
 mod layers;
+mod otlp;
 mod problem;
 mod proxies;
 mod quantity;
@@ -19,18 +21,17 @@ mod tests;
 
 use std::{fs::File, io::Read as _, path::PathBuf};
 
-pub use check::{Flow, Identity, Kernel, Kubernetes, Otlp, Privacy, Recent, Routes, Settings, Traces};
+pub use check::{Flow, Identity, Kernel, Kubernetes, Privacy, Recent, Routes, Settings, Traces};
 pub use feeds::{DIRECTORY, Feed, FeedFormat, Origin, POLICIES, Policies, WrittenFeed};
 pub use hosts::{HostService, WrittenHost};
+pub use otlp::{Compression, Otlp, Protocol, Signal, Signals, Temporality, WrittenOtlp, WrittenSignal};
 pub use problem::{Place, Problem, Problems};
 pub use proxies::{WrittenHeader, WrittenProxies};
 pub use quantity::{Size, Time};
 pub use rules::RulesFile;
 pub use select::Select;
 pub use show::Effective;
-pub use written::{
-    Instrumented, KubernetesMode, Level, Mode, NameRule, Protocol, SelectRule, Temporality, TlsMode, Written,
-};
+pub use written::{Instrumented, KubernetesMode, Level, Mode, NameRule, SelectRule, TlsMode, Written};
 
 use tree::{Node, Value};
 
@@ -75,7 +76,7 @@ impl Sources {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         let mut tree = self.read_file(&mut problems).ok_or_else(|| Problems::new(problems.clone()))?;
-        layers::environment(&mut tree, &self.variables, &mut problems);
+        layers::environment(&mut tree, &self.variables, &mut problems, &mut warnings);
         layers::otel(&mut tree, &self.variables, &mut problems, &mut warnings);
         layers::sets(&mut tree, &self.sets, &mut problems);
         if let Some(written) = read::read::<Written>(&tree, &mut problems) {

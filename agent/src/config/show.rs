@@ -83,7 +83,7 @@ fn walk<'v>(keys: &'v serde_json::Map<String, Value>, node: Option<&Node>, path:
                 walk(inner, written, path, each);
             }
             _ => {
-                let secret = matches!(path.as_slice(), ["otlp", "headers", _]);
+                let secret = matches!(path.as_slice(), ["otlp", "headers", _] | ["otlp", "signals", _, "headers", _]);
                 let mask = Value::from(MASK);
                 let place = written.map_or(&Place::Default, |node| &node.place);
                 each(path, Some(if secret { &mask } else { value }), Some(place));

@@ -168,6 +168,8 @@ fn later_layers_win() {
         ("WEIR_OTLP__TIMEOUT", "4s"),
         ("WEIR_RECENT__DISK__SIZE", "8MiB"),
         ("WEIR_SELECT", "[{port: 80}]"),
+        ("WEIR_HOSTS", "[{addresses: [10.0.0.7]}]"),
+        ("WEIR_LOG_LEVEL", "debug"),
         ("WEIR_SERVICE_HOST", "10.0.0.1"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:1"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
@@ -178,26 +180,39 @@ fn later_layers_win() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "other:1"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "d=of%20metrics"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
     ];
     let sets = ["otlp.compression=none", "otlp.resource.k8s.cluster.name=c1", "otlp.interval=1m"];
     let loaded = load("layers", text, &variables, &sets).unwrap();
     let otlp = loaded.settings.otlp.unwrap();
     assert_eq!(otlp.endpoint.as_deref(), Some("http://file:1"));
-    assert_eq!(otlp.protocol, Protocol::Http);
-    assert_eq!(otlp.timeout, Duration::from_secs(4));
-    assert_eq!((otlp.traces_endpoint.as_deref(), otlp.metrics_endpoint), (Some("http://other:1"), None));
+    assert_eq!([&otlp.traces, &otlp.metrics].map(|signal| signal.protocol), [Protocol::Http, Protocol::Grpc]);
+    assert_eq!(
+        [&otlp.traces, &otlp.metrics].map(|signal| signal.timeout),
+        [Duration::from_millis(1), Duration::from_secs(4)]
+    );
+    assert_eq!((otlp.traces.endpoint.as_deref(), &otlp.metrics.endpoint), (Some("http://other:1"), &None));
     assert_eq!((otlp.queue, otlp.temporality), (16 << 20, Temporality::Delta));
-    assert!(!otlp.gzip && !otlp.traces && otlp.metrics);
+    assert!(!otlp.traces.wanted && otlp.metrics.wanted);
+    assert!([&otlp.traces, &otlp.metrics, &otlp.logs].map(|signal| signal.gzip) == [false, false, true]);
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
     };
-    assert_eq!(pairs(&otlp.headers), ["a=from-file", "b=x y", "c=z%2"]);
+    assert_eq!(pairs(&otlp.traces.headers), ["a=from-file", "b=x y", "c=z%2"]);
+    assert_eq!(pairs(&otlp.metrics.headers), ["d=of metrics"], "in the place of those of all signals");
     assert_eq!(pairs(&otlp.resource), ["deployment.environment.name=prod", "k8s.cluster.name=c1"]);
     assert!(!loaded.settings.select.is_everything());
+    assert_ne!(loaded.settings.hosts, std::sync::Arc::default());
     assert_eq!(otlp.interval, Duration::from_mins(1));
     assert_eq!(
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT: is not read; see `otlp` for what is"]
+        [
+            "WEIR_LOG_LEVEL: is not read; write WEIR_LOG__LEVEL, with two underscores",
+            "OTEL_EXPORTER_OTLP_TRACES_INSECURE: is not read; see `otlp` for what is"
+        ]
     );
 }
 
@@ -222,7 +237,8 @@ fn every_layer_is_named_in_errors() {
 #[test]
 fn secrets_are_never_shown() {
     let secret = "canary-5e1f";
-    let variables = [("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization={secret}"))];
+    let names = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"];
+    let variables = names.map(|name| (name, format!("authorization={secret}")));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let loaded = load("secret", format!("otlp: {{headers: {{x-key: {secret}}}}}\n"), &variables, &[]).unwrap();
     for shown in [loaded.effective.yaml(), loaded.effective.json().to_string()] {
@@ -286,7 +302,7 @@ identity:
 select:
   - port: 0
 routes:
-  templates: [orders]
+  templates: [orders, '/a/{', '/ok/{id}']
 ";
     assert_eq!(
         said("rules", text),
@@ -295,8 +311,35 @@ routes:
             "bad.yaml:4:7: `identity.rules`: rule 2 names nothing; give it name or namespace",
             "bad.yaml:5:7: `identity.rules`: rule 3 has a name that can't be used; write 1 to 255 bytes without control characters",
             "bad.yaml:8:5: `select`: rule 1 meets nothing at port 0; write 1 to 65535",
-            "bad.yaml:10:14: `routes.templates`: `orders` is not a path; begin it with /",
+            "bad.yaml:10:15: `routes.templates`: `orders`: begin it with /",
+            "bad.yaml:10:23: `routes.templates`: `/a/{`: a segment is a word or {name}, not both",
         ]
+    );
+}
+
+/// What the agent would refuse when it starts is no good file.
+#[test]
+fn drop_rules_are_judged_with_the_file() {
+    let text = "enforce:
+  rules:
+    - { id: x }
+    - { id: y, client: { address: 203.0.113.0/33 } }
+";
+    let said_of = said("drop", text);
+    assert_eq!(said_of.len(), 2, "{said_of:?}");
+    assert!(
+        said_of[0].starts_with("bad.yaml:3:7: `enforce.rules[0]`: the rule has no condition and would meet every call"),
+        "{said_of:?}"
+    );
+    assert!(said_of[1].starts_with("bad.yaml:4:35: `enforce.rules[1]`: "), "{said_of:?}");
+    let rule = "{ id: x, client: { address: 203.0.113.1 } }";
+    assert_eq!(
+        said("drop-twice", format!("enforce: {{ rules: [ {rule}, {rule} ] }}\n")),
+        ["bad.yaml:1:19: `enforce.rules`: rule x exists already: remove it first, or choose another id"]
+    );
+    assert_eq!(
+        load("drop-good", format!("enforce: {{ rules: [ {rule} ] }}\n"), &[], &[]).unwrap().settings.rules.len(),
+        1
     );
 }
 

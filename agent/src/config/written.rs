@@ -1,12 +1,12 @@
 //! The configuration as written: every key with its default. The comments here are the reference that users read
 //! (`weir config schema`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Size, Time, feeds::WrittenFeed, hosts::WrittenHost, proxies::WrittenProxies};
+use super::{Size, Time, feeds::WrittenFeed, hosts::WrittenHost, otlp::WrittenOtlp, proxies::WrittenProxies};
 use crate::policy::written::WrittenRule;
 
 /// Configuration of Weir. Sizes are written as `64MiB` or `512B`, times as `100ms`, `30s`, `5m`. Each key may also be
@@ -23,7 +23,7 @@ pub struct Written {
     /// Prometheus metrics and health.
     pub prometheus: Prometheus,
     /// Export by the OpenTelemetry protocol.
-    pub otlp: Otlp,
+    pub otlp: WrittenOtlp,
     /// Recent calls that are kept on this node.
     pub recent: Recent,
     /// The kernel half.
@@ -98,81 +98,6 @@ pub struct Control {
 pub struct Prometheus {
     /// Address and port of `/metrics`, `/healthz` and `/readyz`; `off`: none.
     pub listen: String,
-}
-
-/// The OpenTelemetry protocol's carriers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum Protocol {
-    /// gRPC, by custom at port 4317.
-    #[serde(rename = "grpc")]
-    Grpc,
-    /// HTTP with protobuf bodies, by custom at port 4318.
-    #[serde(rename = "http/protobuf", alias = "http")]
-    Http,
-}
-
-/// Compression of exported data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// gzip.
-    Gzip,
-    /// None.
-    None,
-}
-
-/// What exported metrics count from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Temporality {
-    /// Since the series began.
-    Cumulative,
-    /// Since the last export.
-    Delta,
-}
-
-/// Export by the OpenTelemetry protocol. The standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS`,
-/// `_COMPRESSION`, `_TIMEOUT`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, and `OTEL_RESOURCE_ATTRIBUTES`,
-/// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` fill the keys that are not given otherwise.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Otlp {
-    /// Where to, as `http://collector:4317` or `https://…`. Empty: nothing is exported, or only what the next three say.
-    pub endpoint: String,
-    /// Where spans go instead, taken as it is: with `http/protobuf` the whole URL with its path.
-    pub traces_endpoint: String,
-    /// Where metrics go instead, taken as it is: with `http/protobuf` the whole URL with its path.
-    pub metrics_endpoint: String,
-    /// Where log records go instead, taken as it is: with `http/protobuf` the whole URL with its path.
-    pub logs_endpoint: String,
-    /// `grpc` or `http/protobuf`.
-    pub protocol: Protocol,
-    /// Headers of every request, for instance `authorization`. Their values are never shown.
-    pub headers: BTreeMap<String, String>,
-    /// `gzip` or `none`.
-    pub compression: Compression,
-    /// A request that takes longer is given up and tried again.
-    pub timeout: Time,
-    /// How often metrics are exported.
-    pub interval: Time,
-    /// Memory for spans that wait for the endpoint; beyond it the newest are dropped and counted.
-    pub queue: Size,
-    /// File with the certificates (PEM) that an `https` endpoint must be signed by. Empty: the system's.
-    pub certificate: String,
-    /// File with this client's certificate (PEM). Empty: none.
-    pub client_certificate: String,
-    /// File with the key (PEM) of `client_certificate`.
-    pub client_key: String,
-    /// Whether spans are exported.
-    pub traces: bool,
-    /// Whether metrics are exported.
-    pub metrics: bool,
-    /// Whether a log record is exported of each call that a drop rule met.
-    pub logs: bool,
-    /// What metrics count from: `cumulative` (since they began) or `delta` (since the last export).
-    pub temporality: Temporality,
-    /// Attributes added to every Resource, for instance `deployment.environment.name`.
-    pub resource: BTreeMap<String, String>,
 }
 
 /// Recent calls that are kept on this node.
@@ -448,31 +373,6 @@ impl Default for Control {
 impl Default for Prometheus {
     fn default() -> Self {
         Self { listen: "127.0.0.1:9464".into() }
-    }
-}
-
-impl Default for Otlp {
-    fn default() -> Self {
-        Self {
-            endpoint: String::new(),
-            traces_endpoint: String::new(),
-            metrics_endpoint: String::new(),
-            logs_endpoint: String::new(),
-            protocol: Protocol::Grpc,
-            headers: BTreeMap::new(),
-            compression: Compression::Gzip,
-            timeout: Time(Duration::from_secs(10)),
-            interval: Time(Duration::from_secs(15)),
-            queue: Size(16 << 20),
-            certificate: String::new(),
-            client_certificate: String::new(),
-            client_key: String::new(),
-            traces: true,
-            metrics: true,
-            logs: true,
-            temporality: Temporality::Cumulative,
-            resource: BTreeMap::new(),
-        }
     }
 }
 

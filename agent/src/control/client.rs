@@ -36,6 +36,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// There is a socket, which this user may not use.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "; start one with: weir run",
@@ -109,9 +117,14 @@ impl Client {
             "{method} {target} HTTP/1.1\r\nHost: weir\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{sent}",
             sent.len()
         );
-        stream.write_all(request.as_bytes()).map_err(unreachable)?;
+        // Who is refused before he asked may find his answer all the same.
+        let written = stream.write_all(request.as_bytes());
         let mut reader = BufReader::new(stream);
-        let head = head(&mut reader).map_err(|source| self.bad(source))?;
+        let head = match (head(&mut reader), written) {
+            (Ok(head), _) => head,
+            (Err(_), Err(source)) => return Err(unreachable(source)),
+            (Err(source), Ok(())) => return Err(self.bad(source)),
+        };
         if !patient {
             // A follower waits as long as nothing happens.
             reader.get_ref().set_read_timeout(None).map_err(|source| self.bad(source))?;

@@ -4,6 +4,7 @@
 
 mod body;
 pub mod client;
+mod places;
 mod routes;
 pub mod rows;
 mod server;

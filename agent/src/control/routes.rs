@@ -2,8 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt as _, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, HeaderValue},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -21,6 +25,9 @@ const LAST: usize = 100;
 const LAST_MOST: usize = 1_000_000;
 /// Bytes of a rule.
 const RULE: usize = 1 << 20;
+/// What there is, for who asks for something else.
+const PATHS: &str =
+    "/v1/calls, connections, services, endpoints, graph, stats, doctor, blocks, blocks/{id}, mode and reload";
 /// How often a follower looks for new calls.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -55,17 +62,14 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     let (method, uri) = (request.method(), request.uri());
     let reading = method == Method::GET || method == Method::HEAD;
     let path = uri.path();
-    let known = match path {
-        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/endpoints" | "/v1/graph" | "/v1/stats"
-        | "/v1/doctor" => reading,
-        "/v1/reload" => method == Method::POST,
-        "/v1/blocks" => reading || method == Method::POST,
-        "/v1/mode" => reading || method == Method::PUT,
-        _ if rule(path).is_some() => reading || method == Method::DELETE,
-        _ => return body::error(StatusCode::NOT_FOUND, &format!("there is no {path}; see the control API in README")),
+    let Some(methods) = methods(path) else {
+        return body::error(StatusCode::NOT_FOUND, &format!("there is no {path}; there is {PATHS}"));
     };
-    if !known {
-        return body::error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} does not take {method}"));
+    if !methods.split(", ").any(|known| known == method.as_str()) {
+        let text = format!("{path} does not take {method}; it takes {methods}");
+        let mut refused = body::error(StatusCode::METHOD_NOT_ALLOWED, &text);
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        return refused;
     }
     if !reading && !caller.may_change {
         return body::error(StatusCode::FORBIDDEN, "only root may change things; reading needs no more than the group");
@@ -103,30 +107,29 @@ pub(super) async fn answer(context: &Context, caller: Caller, request: Request<I
     answer.unwrap_or_else(|_| body::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
 }
 
+/// Methods that a path takes, as they stand in `Allow`; `None`: there is no such path.
+fn methods(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "/v1/calls" | "/v1/connections" | "/v1/services" | "/v1/endpoints" | "/v1/graph" | "/v1/stats"
+        | "/v1/doctor" => "GET, HEAD",
+        "/v1/reload" => "POST",
+        "/v1/blocks" => "GET, HEAD, POST",
+        "/v1/mode" => "GET, HEAD, PUT",
+        _ if rule(path).is_some() => "GET, HEAD, DELETE",
+        _ => return None,
+    })
+}
+
 /// Everything but calls. Runs where it may wait.
 fn other(backend: &dyn Backend, caller: Caller, path: &str) -> Response<Reply> {
-    let documents = |rows: Result<Vec<serde_json::Value>, super::Unavailable>| {
-        rows.map(|rows| {
-            let (mut lines, response) = body::lines();
-            // The reader comes later than this: lines are made beside it.
-            tokio::task::spawn_blocking(move || {
-                let _ = rows.iter().all(|row| lines.add(row)) && lines.flush();
-            });
-            response
-        })
-    };
     if let Some(id) = rule(path) {
         return told(backend.explain(id));
     }
     let answer = match path {
-        "/v1/connections" => {
-            documents(backend.connections().map(|rows| rows.iter().map(super::rows::ConnectionRow::json).collect()))
-        }
-        "/v1/services" => {
-            documents(backend.services().map(|rows| rows.iter().map(super::rows::ServiceRow::json).collect()))
-        }
-        "/v1/endpoints" => documents(Ok(backend.endpoints().iter().map(super::rows::endpoint).collect())),
-        "/v1/blocks" => documents(Ok(backend.blocks())),
+        "/v1/connections" => backend.connections().map(|rows| listed(rows, super::rows::ConnectionRow::json)),
+        "/v1/services" => backend.services().map(|rows| listed(rows, super::rows::ServiceRow::json)),
+        "/v1/endpoints" => Ok(listed(backend.endpoints(), super::rows::endpoint)),
+        "/v1/blocks" => Ok(listed(backend.blocks(), serde_json::Value::clone)),
         "/v1/mode" => Ok(body::document(StatusCode::OK, &backend.mode())),
         "/v1/stats" => backend.stats().map(|stats| body::document(StatusCode::OK, &stats)),
         "/v1/doctor" => backend.doctor().map(|report| body::document(StatusCode::OK, &report)),
@@ -136,6 +139,16 @@ fn other(backend: &dyn Backend, caller: Caller, path: &str) -> Response<Reply> {
         },
     };
     answer.unwrap_or_else(|error| body::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+}
+
+/// A line a row. Each is made when its turn comes: all documents at once would take ten times the rows' memory.
+fn listed<T: Send + 'static>(rows: Vec<T>, document: fn(&T) -> serde_json::Value) -> Response<Reply> {
+    let (mut lines, response) = body::lines();
+    // The reader comes later than this: lines are made beside it.
+    tokio::task::spawn_blocking(move || {
+        let _ = rows.iter().all(|row| lines.add(&document(row))) && lines.flush();
+    });
+    response
 }
 
 /// The id in `/v1/blocks/{id}`.
@@ -158,13 +171,20 @@ async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -
     let change = if let Some(id) = rule(&path) {
         Change::Remove(id.to_owned())
     } else {
-        let Ok(bytes) = Limited::new(request.into_body(), RULE).collect().await else {
-            return bad("the body broke off or is larger than 1 MiB");
+        let bytes = match Limited::new(request.into_body(), RULE).collect().await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is::<LengthLimitError>() => {
+                return body::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB");
+            }
+            Err(_) => return bad("the body broke off"),
         };
         let value: serde_json::Value = match serde_json::from_slice(&bytes.to_bytes()) {
             Ok(value) => value,
             Err(error) => return bad(&format!("the body is not JSON: {error}")),
         };
+        if !value.is_object() {
+            return bad("the body is JSON, but no object");
+        }
         match (path.as_str(), query.as_str()) {
             ("/v1/blocks", "") => Change::Add(value),
             ("/v1/blocks", "dry_run" | "dry_run=1") => Change::Rehearse(value),

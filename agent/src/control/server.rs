@@ -6,20 +6,19 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::timeout,
 };
 
 use super::{
     Backend, Error, GROUP, Holder,
+    places::{self, Places},
     routes::{self, Caller, Context},
     socket,
 };
 
-/// Connections at once; further ones wait in the socket's queue.
-const CONNECTIONS: usize = 64;
 /// Threads for answers that wait: one to ask, one to tell.
-const WAITING: usize = 2 * CONNECTIONS;
+const WAITING: usize = 2 * (places::CHANGERS + places::READERS);
 /// A request's head must be whole within this time.
 const HEAD: Duration = Duration::from_secs(5);
 /// Bytes of a request's head.
@@ -82,15 +81,9 @@ impl Drop for Server {
 }
 
 async fn serve(listener: &UnixListener, context: Context) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new();
     let mut stopping = context.stopping.clone();
     loop {
-        let place = tokio::select! {
-            biased;
-            () = stopped(&mut stopping) => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut stopping) => break,
@@ -98,9 +91,20 @@ async fn serve(listener: &UnixListener, context: Context) {
         };
         match accepted {
             Ok((stream, _)) => {
+                let caller = caller(&stream);
+                let place = tokio::select! {
+                    biased;
+                    () = stopped(&mut stopping) => break,
+                    place = places.take(caller) => place,
+                };
+                let Some(place) = place else {
+                    // Not waited for, so that no queue of such connections grows.
+                    let _ = stream.try_write(places::FULL);
+                    continue;
+                };
                 let context = context.clone();
                 tokio::spawn(async move {
-                    connection(stream, context).await;
+                    connection(stream, caller, context).await;
                     drop(place);
                 });
             }
@@ -112,11 +116,10 @@ async fn serve(listener: &UnixListener, context: Context) {
         }
     }
     // What is being told may end; then it is cut.
-    let _ = timeout(GRACE, places.acquire_many(CONNECTIONS as u32)).await;
+    let _ = timeout(GRACE, places.empty()).await;
 }
 
-async fn connection(stream: UnixStream, context: Context) {
-    let caller = caller(&stream);
+async fn connection(stream: UnixStream, caller: Caller, context: Context) {
     let service = service_fn(|request: Request<Incoming>| {
         let context = &context;
         async move { Ok::<_, std::convert::Infallible>(routes::answer(context, caller, request).await) }

@@ -4,11 +4,13 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::{
-        fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+        fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
         net::UnixListener,
     },
     path::{Path, PathBuf},
 };
+
+use super::GROUP;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +59,21 @@ impl Holder {
         }
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
+        // Nobody else may open it: who can read a file can lock it, and would keep the agent from starting. Nor may it
+        // lead to another file, which would be emptied.
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&name)
             .map_err(failed("opening its lock"))?;
+        let mode = lock.metadata().map_or(0, |metadata| metadata.mode());
+        if mode & 0o077 != 0 {
+            lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed("closing its lock to others"))?;
+        }
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -99,7 +108,6 @@ impl Holder {
         let _ = fs::remove_file(&new);
         let listener = UnixListener::bind(&new).map_err(failed("binding"))?;
         let placed = fs::set_permissions(&new, fs::Permissions::from_mode(0o660))
-            // An agent that is not root can't give it away: then its own user has it.
             .and_then(|()| group.map_or(Ok(()), |group| chown(&new, None, Some(group)).or_else(not_permitted)))
             .and_then(|()| fs::rename(&new, &self.path));
         if placed.is_err() {
@@ -119,8 +127,15 @@ impl Drop for Holder {
     }
 }
 
+/// An agent that is not root, or has no `CAP_CHOWN`, can't give the socket away: then its own user has it, and it is said.
 fn not_permitted(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Err(error);
+    }
+    tracing::warn!(
+        "the control socket can't be given to the group {GROUP} without CAP_CHOWN: only the agent's user may read"
+    );
+    Ok(())
 }
 
 /// A group's id by its name (group(5)).

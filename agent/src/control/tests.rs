@@ -282,9 +282,13 @@ fn curl_can_ask() {
 fn wrong_requests_are_told_what_is_wrong() {
     let room = Room::new("wrong", Shelf::default());
     for (request, status, said) in [
-        ("GET /v2/calls", 404, "there is no /v2/calls; see the control API in README"),
-        ("POST /v1/calls", 405, "/v1/calls does not take POST"),
-        ("GET /v1/reload", 405, "/v1/reload does not take GET"),
+        (
+            "GET /v2/calls",
+            404,
+            "there is no /v2/calls; there is /v1/calls, connections, services, endpoints, graph, stats, doctor, blocks, blocks/{id}, mode and reload",
+        ),
+        ("POST /v1/calls", 405, "/v1/calls does not take POST; it takes GET, HEAD"),
+        ("GET /v1/reload", 405, "/v1/reload does not take GET; it takes POST"),
         ("GET /v1/calls?lst=1", 400, "there is no parameter `lst`"),
         ("GET /v1/calls?status=abc", 400, "status: write 404, 5xx or 4xx,5xx"),
         ("GET /v1/stats?x=1", 400, "/v1/stats takes no parameters"),
@@ -292,7 +296,19 @@ fn wrong_requests_are_told_what_is_wrong() {
         let answer = room.raw(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
         assert!(answer.ends_with(&format!("{}\n", json!({ "error": said }))), "{request}: {answer}");
+        let allow = said.split_once("; it takes ").map(|(_, methods)| format!("\r\nallow: {methods}\r\n"));
+        assert_eq!(allow.as_ref().is_some_and(|allow| answer.contains(allow)), status == 405, "{answer}");
     }
+    let post = |body: &str| {
+        let length = body.len();
+        let head =
+            format!("POST /v1/blocks HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        room.raw((head + body).as_bytes())
+    };
+    assert!(post("{").starts_with("HTTP/1.1 400 "));
+    assert!(post("[]").contains("the body is JSON, but no object"));
+    assert!(post(&format!("{{}}{}", " ".repeat(1 << 20))).starts_with("HTTP/1.1 413 "));
+    assert!(post(r#"{"id":"x"}"#).starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
@@ -381,6 +397,25 @@ fn a_second_agent_is_refused_and_a_dead_ones_socket_replaced() {
     let holder = Holder::take(&room.socket()).unwrap();
     room.server = Some(Server::start(holder, room.shelf.clone()).unwrap());
     assert!(room.client().document::<Value>("GET", "/v1/stats").is_ok());
+}
+
+/// Who can open the lock's file can lock it, and who can put a link in its place chooses which file is emptied.
+#[test]
+fn the_lock_is_its_owners_and_no_link() {
+    let room = Room::new("lock", Shelf::default());
+    let lock = room.folder.join("deep/control.sock.lock");
+    assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o7777, 0o600);
+    let (file, path) = (room.folder.join("precious"), room.folder.join("other.sock"));
+    fs::write(&file, "mine").unwrap();
+    std::os::unix::fs::symlink(&file, room.folder.join("other.sock.lock")).unwrap();
+    let error = Holder::take(&path).unwrap_err().to_string();
+    assert!(error.contains("opening its lock"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    let (old, path) = (room.folder.join("old.sock.lock"), room.folder.join("old.sock"));
+    fs::write(&old, "").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Holder::take(&path).unwrap());
+    assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o7777, 0o600);
 }
 
 #[test]

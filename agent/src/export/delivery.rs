@@ -77,7 +77,8 @@ impl Delivery {
                 }
             };
             if let Some(after) = after {
-                self.endpoint().silent_until = Some(Instant::now() + after);
+                // No longer than a request may take in all: a receiver that asks for years is asked again then.
+                self.endpoint().silent_until = Some(Instant::now() + after.min(self.retry.give_up));
             }
             if !pause(Instant::now() + jitter(wait), &mut stop, give_up).await {
                 return self.lose(&payload, &stop);
@@ -103,7 +104,8 @@ impl Delivery {
         self.ledger.add(self.signal, Outcome::Ok, payload.items - rejected);
         self.ledger.add(self.signal, Outcome::Rejected, rejected);
         if rejected > 0 || !message.is_empty() {
-            tracing::warn!(signal = self.signal.as_str(), rejected, message, "OTLP receiver took a request in part");
+            let (signal, why) = (self.signal.as_str(), message);
+            tracing::warn!(signal, rejected, why, "OTLP receiver took a request in part");
         }
         if std::mem::take(&mut self.endpoint().failing) {
             tracing::info!(signal = self.signal.as_str(), "OTLP receiver is back");

@@ -64,7 +64,7 @@ pub struct Tls {
 pub struct Retry {
     /// Wait after the first failure; each further one waits twice as long, every wait times 0.5 to 1.5.
     pub initial: Duration,
-    /// Longest wait before jitter; a longer wait asked for by the receiver is honoured.
+    /// Longest wait before jitter; a longer wait asked for by the receiver is honoured, up to `give_up`.
     pub max: Duration,
     /// After this time an export is given up and counted as `expired`.
     pub give_up: Duration,

@@ -344,6 +344,23 @@ fn quantiles_are_within_a_hundredth() {
 }
 
 #[test]
+fn a_quantile_of_few_calls_is_one_that_its_share_did_not_exceed() {
+    for (calls, expected) in [(1, [1, 1, 1]), (2, [1, 2, 2]), (3, [2, 3, 3]), (10, [5, 9, 10]), (101, [51, 91, 100])] {
+        let mut graph = graph();
+        for n in 1..=calls {
+            let mut exchange = call(Kind::Server, "curl", "shop", 1, 0);
+            exchange.call.response.as_mut().unwrap().last_at = SECOND + n * 1_000_000;
+            graph.call(&exchange);
+        }
+        let LatencyRow { p50, p90, p99 } = graph.snapshot(None).edges[0].counts.latency_seconds.unwrap();
+        for (got, truth) in [p50, p90, p99].into_iter().zip(expected) {
+            let truth = f64::from(truth) / 1_000.0;
+            assert!((got / truth - 1.0).abs() < 0.0101, "{calls} calls: {got}, not {truth}");
+        }
+    }
+}
+
+#[test]
 fn the_document_is_the_contracts() {
     let mut graph = Graph::new(Settings::default(), 1_000 * SECOND);
     graph.call(&call(Kind::Client, "curl", "shop", 1, 0));

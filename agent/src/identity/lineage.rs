@@ -169,8 +169,8 @@ pub(super) struct Image {
     pub(super) ports: Vec<(u16, Arc<Service>)>,
     /// Names its main thread was seen under (`Owner::comm`) and that were found to be its own.
     pub(super) aliases: Vec<[u8; 16]>,
-    /// Its line in the list of services.
-    pub(super) line: Option<usize>,
+    /// Its lines in the list of services: several where rules name its ports.
+    pub(super) lines: Vec<usize>,
 }
 
 impl Image {
@@ -186,7 +186,7 @@ impl Image {
             service: None,
             ports: Vec::new(),
             aliases: Vec::new(),
-            line: None,
+            lines: Vec::new(),
         }
     }
 

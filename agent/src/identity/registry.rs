@@ -35,8 +35,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Lists a service that a process is resolved to for the first time; the number of its line.
-    pub(super) fn enter(&mut self, service: &Arc<Service>, at: u64) -> Option<usize> {
+    /// Lists a service that a process is resolved to; the number of its line. `lines`: those that the process stands in,
+    /// where it is counted once, by however many ports it is named so.
+    pub(super) fn enter(&mut self, service: &Arc<Service>, at: u64, lines: &mut Vec<usize>) -> Option<usize> {
         let key = (service.name.clone(), service.namespace.clone());
         let line = match self.by_name.get(&key) {
             Some(&line) => line,
@@ -58,11 +59,14 @@ impl Registry {
         };
         let seen = self.lines.get_mut(line)?;
         seen.service = service.clone();
-        seen.processes += 1;
-        if let Some(process) = &service.process
-            && seen.pids.len() < PIDS
-        {
-            seen.pids.insert(process.pid);
+        if !lines.contains(&line) {
+            lines.push(line);
+            seen.processes += 1;
+            if let Some(process) = &service.process
+                && seen.pids.len() < PIDS
+            {
+                seen.pids.insert(process.pid);
+            }
         }
         self.touch(line, at);
         Some(line)
@@ -103,23 +107,26 @@ mod tests {
     #[test]
     fn processes_of_one_name_share_a_line() {
         let mut registry = Registry::default();
-        let line = registry.enter(&service("a", 7), 20).unwrap();
-        assert_eq!(registry.enter(&service("a", 5), 10), Some(line));
-        assert_eq!(registry.enter(&service("b", 9), 30), Some(line + 1));
+        let line = registry.enter(&service("a", 7), 20, &mut Vec::new()).unwrap();
+        assert_eq!(registry.enter(&service("a", 5), 10, &mut Vec::new()), Some(line));
+        assert_eq!(registry.enter(&service("b", 9), 30, &mut Vec::new()), Some(line + 1));
         registry.touch(line, 40);
         let seen = &registry.lines[line];
         assert_eq!((seen.pids.iter().copied().collect::<Vec<_>>(), seen.processes), (vec![5, 7], 2));
         assert_eq!((seen.first, seen.last), (10, 40));
+        let mut lines = Vec::new();
+        assert_eq!([1, 2].map(|at| registry.enter(&service("c", 11), at, &mut lines)), [Some(line + 2); 2]);
+        assert_eq!((registry.lines[line + 2].processes, lines), (1, vec![line + 2]));
     }
 
     #[test]
     fn a_line_that_lost_its_processes_is_not_told() {
         let mut registry = Registry::default();
-        let line = registry.enter(&service("a", 7), 10).unwrap();
-        registry.enter(&service("b", 7), 10).unwrap();
+        let line = registry.enter(&service("a", 7), 10, &mut Vec::new()).unwrap();
+        registry.enter(&service("b", 7), 10, &mut Vec::new()).unwrap();
         registry.leave(line, 7);
         assert_eq!(registry.lines().map(|seen| &*seen.service.name).collect::<Vec<_>>(), ["b"]);
-        registry.enter(&service("a", 8), 20).unwrap();
+        registry.enter(&service("a", 8), 20, &mut Vec::new()).unwrap();
         let told: Vec<_> = registry.lines().map(|seen| (&*seen.service.name, seen.processes)).collect();
         assert_eq!(told, [("a", 1), ("b", 1)]);
     }
@@ -128,11 +135,11 @@ mod tests {
     fn the_list_is_bounded() {
         let mut registry = Registry::default();
         for pid in 0..5000 {
-            registry.enter(&service(&format!("s{pid}"), pid), 1);
+            registry.enter(&service(&format!("s{pid}"), pid), 1, &mut Vec::new());
         }
         assert_eq!((registry.lines.len(), registry.refused), (4096, 904));
         for pid in 0..100 {
-            registry.enter(&service("s0", pid), 1);
+            registry.enter(&service("s0", pid), 1, &mut Vec::new());
         }
         assert_eq!((registry.lines[0].pids.len(), registry.lines[0].processes), (64, 101));
     }

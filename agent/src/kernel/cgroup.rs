@@ -59,28 +59,57 @@ pub(super) struct Taken {
 }
 
 /// Takes the cgroup for this process: two agents at one place would count every call twice. The lock (`flock(2)`) is on
-/// the folder itself, so that it holds across mount and network namespaces, and goes with the process.
+/// the folder itself, so that it holds across mount and network namespaces, and goes with the process. Who may read the
+/// folder may lock it, too: a lock of another user's is none, or anybody could keep the agent from starting.
 pub(super) fn hold(cgroup: &File) -> Result<(), Taken> {
     match cgroup.try_lock() {
         // A kernel that can't lock it can't tell of another agent either.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Taken { pid: holder(cgroup, Path::new("/proc/locks")) }),
+        Err(TryLockError::WouldBlock) => {
+            let holders = holders(cgroup, Path::new("/proc/locks"));
+            match holders.iter().find(|pid| pid.is_none_or(may_be_agent)) {
+                Some(pid) => Err(Taken { pid: *pid }),
+                None if holders.is_empty() => Err(Taken { pid: None }),
+                None => {
+                    let pids: Vec<_> = holders.into_iter().flatten().collect();
+                    tracing::warn!(
+                        ?pids,
+                        "the cgroup is locked by a process of another user that is no agent: a second agent would not be noticed; end that process"
+                    );
+                    Ok(())
+                }
+            }
+        }
     }
 }
 
-/// Who holds the lock, by `proc_locks(5)`: `1: FLOCK ADVISORY WRITE 712 00:1b:1 0 EOF`.
-fn holder(file: &File, locks: &Path) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
+/// Who holds the lock, by `proc_locks(5)`: `1: FLOCK ADVISORY WRITE 712 00:1b:1 0 EOF`. `None`: somebody without a number
+/// in this pid namespace.
+fn holders(file: &File, locks: &Path) -> Vec<Option<u32>> {
+    let Ok(metadata) = file.metadata() else { return Vec::new() };
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    let text = fs::read_to_string(locks).ok()?;
-    text.lines().find_map(|line| {
+    let text = fs::read_to_string(locks).unwrap_or_default();
+    let of_line = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
         let kind = words.next()?;
         let (pid, at) = (words.nth(2)?, words.next()?);
         // Another pid namespace's process has a number that is none.
-        (kind == "FLOCK" && at == id).then(|| pid.parse::<u32>().ok().filter(|pid| *pid > 0)).flatten()
-    })
+        (kind == "FLOCK" && at == id).then(|| pid.parse::<u32>().ok().filter(|pid| *pid > 0))
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// Whether a process runs for root or for this one's user, by its real user id (`proc_pid_status(5)`): the effective one
+/// is root's in any program with a set-user-id bit, and `/proc/PID` is root's where a process is not dumpable. One that
+/// is gone has left its lock to a child, as no agent does.
+fn may_be_agent(pid: u32) -> bool {
+    let text = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(text) => text,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    let real = text.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    real.is_none_or(|uid: u32| uid == 0 || uid == rustix::process::getuid().as_raw())
 }
 
 #[cfg(test)]
@@ -101,6 +130,36 @@ mod tests {
         assert_eq!(mounted(file.to_str().unwrap()), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
         fs::remove_file(file).unwrap();
         assert_eq!(mounted("/nonexistent"), None);
+    }
+
+    /// Needs root, to become somebody else.
+    #[test]
+    fn a_lock_of_another_users_is_none() {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
+        let folder = temporary("locked");
+        fs::create_dir(&folder).unwrap();
+        let file = File::open(&folder).unwrap();
+        let lock = |user: &str| {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--reuid", user, "--clear-groups", "flock", "--no-fork", "--shared"]).arg(&folder);
+            let locker = command.args(["sleep", "60"]).spawn().unwrap();
+            let locks = || holders(&file, Path::new("/proc/locks"));
+            while !locks().contains(&Some(locker.id())) {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            locker
+        };
+        let mut nobody = lock("65534");
+        hold(&file).unwrap();
+        let mut root = lock("0");
+        assert_eq!(hold(&file).unwrap_err().pid, Some(root.id()));
+        for locker in [&mut nobody, &mut root] {
+            locker.kill().unwrap();
+            locker.wait().unwrap();
+        }
+        fs::remove_dir(folder).unwrap();
     }
 
     #[test]

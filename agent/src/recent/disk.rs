@@ -2,7 +2,9 @@
 //! disk costs calls, which are counted and warned of, and never more than that.
 
 use std::{
+    fs::{File, OpenOptions},
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::FileBackend,
+};
 
 use super::{
     block::{self, Filling},
@@ -209,10 +213,23 @@ fn open(path: &Path) -> Result<Database, Broken> {
     let mut builder = Database::builder();
     // A file that something else wrote to is refused when it is opened, instead of a panic later.
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-    builder.create(path).map_err(|error| match error {
+    let backend = FileBackend::new(file(path)?)?;
+    builder.create_with_backend(backend).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => "it is in use by another process; is a second agent running?".into(),
         error => error.into(),
     })
+}
+
+/// The store's file. One that is made is for this user alone: calls tell who asked what of whom.
+fn file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
 }
 
 /// The thread that writes.

@@ -208,6 +208,8 @@ fn disk_goes_on_where_memory_ends_also_after_a_restart() {
     }
     first.flush();
     assert!(first.stats().calls < 200);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.file()).unwrap().permissions());
+    assert_eq!(mode & 0o7777, 0o600, "nobody else reads who asked what of whom");
     assert_eq!(all(&first), (0..3_000).rev().collect::<Vec<_>>());
     drop(first);
     let second = recent(64 << 10, Some(disk(&folder.file(), 16 << 20)));

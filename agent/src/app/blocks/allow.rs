@@ -60,7 +60,7 @@ impl Allowed {
         }
         let otlp = settings.otlp.iter();
         let endpoints = otlp
-            .flat_map(|otlp| [&otlp.endpoint, &otlp.traces_endpoint, &otlp.metrics_endpoint, &otlp.logs_endpoint])
+            .flat_map(|otlp| [&otlp.endpoint, &otlp.traces.endpoint, &otlp.metrics.endpoint, &otlp.logs.endpoint])
             .flatten();
         for endpoint in endpoints {
             let authority = endpoint.split("://").nth(1).unwrap_or(endpoint).split('/').next().unwrap_or_default();
@@ -96,7 +96,7 @@ impl Allowed {
     pub(super) fn warn(&self) {
         for what in &self.unresolved {
             if !self.entries.iter().any(|entry| entry.what == *what) {
-                tracing::warn!(what, "its name has no address: it is not on the allow-list");
+                tracing::warn!("{what} is not on the allow-list: its name has no address (yet)");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -54,9 +54,24 @@ impl Log {
         before: Value,
         after: Value,
     ) -> Result<(), LogError> {
+        self.record(who, what, rule, why, before, after)?;
         tracing::info!(who, what, rule, why, "drop decisions changed");
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        who: &str,
+        what: &str,
+        rule: Option<&str>,
+        why: &str,
+        before: Value,
+        after: Value,
+    ) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
         let io = |source| LogError::Io { path: path.clone(), source };
+        // One that was moved away, as logrotate does, is whole; the next begins here.
+        self.open.take_if(|(file, _)| !is_at(file, path));
         let (file, head) = match &mut self.open {
             Some(open) => open,
             closed => closed.insert(open(path)?),
@@ -85,6 +100,12 @@ impl Log {
     }
 }
 
+/// Whether a file still has its name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata().map(of), fs::metadata(path).map(of)), (Ok(file), Ok(named)) if file == named)
+}
+
 fn open(path: &Path) -> Result<(File, Head), LogError> {
     let io = |source| LogError::Io { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
@@ -95,4 +116,24 @@ fn open(path: &Path) -> Result<(File, Head), LogError> {
     file.read_to_string(&mut text).map_err(io)?;
     let head = verify(&text).map_err(|broken| LogError::Broken { path: path.to_owned(), broken })?;
     Ok((file, head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_moved_away_is_whole_and_the_next_begins() {
+        let folder = std::env::temp_dir().join(format!("weir-audit-{}", std::process::id()));
+        let (path, moved) = (folder.join("audit.log"), folder.join("audit.log.1"));
+        let mut log = Log::new(Some(path.clone()));
+        let mut add = |id| log.write("test", "add", Some(id), "", Value::Null, Value::Null).unwrap();
+        add("a");
+        add("b");
+        fs::rename(&path, &moved).unwrap();
+        add("c");
+        let lines = |path: &Path| verify(&fs::read_to_string(path).unwrap()).unwrap().lines;
+        assert_eq!((lines(&moved), lines(&path)), (2, 1));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -289,7 +289,11 @@ impl Blocks {
         let rule = match checked(&mut book, &self.crowd(), who, written) {
             Ok(rule) => rule,
             Err(refused) => {
-                book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)?;
+                // Nothing changes, so that why it was refused matters more than whether that could be recorded.
+                if let Err(error) = book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)
+                {
+                    tracing::warn!(%error, "a refusal is not in the audit log");
+                }
                 return Err(refused);
             }
         };
@@ -461,7 +465,13 @@ impl Blocks {
         if mode == before {
             return Ok(());
         }
-        book.log.write(who, "mode", None, "", before.as_str().into(), mode.as_str().into())?;
+        if let Err(error) = book.log.write(who, "mode", None, "", before.as_str().into(), mode.as_str().into()) {
+            // The way out is open also where the disk is full: it is said where it can be.
+            if mode == Mode::Enforce {
+                return Err(error.into());
+            }
+            tracing::error!(%error, who, "the node goes back to monitor mode all the same");
+        }
         if let Err(refused) = book.set_mode(mode) {
             let now = book.set.mode().as_str();
             book.log.write("weir", "mode", None, &refused.to_string(), mode.as_str().into(), now.into())?;

@@ -41,6 +41,9 @@ const PIECES: usize = 2;
 /// Longest time that a scraper may take for a piece, or for its request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest time that a connection may last: one whose other end does not read the rest of a page gives its place back.
+const LIFE: Duration = Duration::from_mins(1);
+
 /// Where the page's content comes from.
 pub struct Page {
     /// Calls, counted.
@@ -49,7 +52,7 @@ pub struct Page {
     pub ledger: Arc<Ledger>,
     /// What other layers count; asked once a scrape.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
-    /// Whether the agent does its work; why not, if not.
+    /// Whether the agent does its work; why not, if not. May wait: it is asked on a thread where that is allowed.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// The node, as it stands in `target_info`.
     pub node: Node,
@@ -121,18 +124,20 @@ async fn accept(listener: TcpListener, desk: Desk) {
 async fn serve(socket: TcpStream, desk: Desk, permit: OwnedSemaphorePermit) {
     let service = service_fn(|request| {
         let desk = desk.clone();
-        async move { Ok::<_, Infallible>(desk.answer(&request)) }
+        async move { Ok::<_, Infallible>(desk.answer(&request).await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    if let Err(error) = http.serve_connection(TokioIo::new(socket), service).await {
-        tracing::debug!(%error, "Prometheus page: a connection ended early");
+    match tokio::time::timeout(LIFE, http.serve_connection(TokioIo::new(socket), service)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "Prometheus page: a connection ended early"),
+        Err(_) => tracing::debug!("Prometheus page: a connection lasted too long"),
     }
     drop(permit);
 }
 
 impl Desk {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Stream> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Stream> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -141,12 +146,18 @@ impl Desk {
         match request.uri().path() {
             "/metrics" => self.metrics(request),
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match (self.page.ready)() {
+            "/readyz" => match self.ready().await {
                 Ok(()) => text(StatusCode::OK, "ok\n"),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
             },
             _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz\n"),
         }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        let page = Arc::clone(&self.page);
+        let asked = tokio::task::spawn_blocking(move || (page.ready)()).await;
+        asked.unwrap_or_else(|_| Err("it could not be asked".to_owned()))
     }
 
     fn metrics(&self, request: &Request<Incoming>) -> Response<Stream> {

@@ -325,6 +325,27 @@ async fn health() {
     assert_eq!(get(&server, "/", &[]).await.0.status(), StatusCode::NOT_FOUND);
 }
 
+/// On a runtime of one thread: an agent that does not answer must not stop what else runs there, as the beat of the
+/// drop rules does.
+#[tokio::test]
+async fn waiting_for_readiness_holds_up_nobody() {
+    let mut page = content(Arc::new(Metrics::new(Bound::default())));
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    page.ready = Box::new(move || held.lock().unwrap().recv().map_err(|error| error.to_string()));
+    let server = server(page).await;
+    let waiting = TcpStream::connect(server.address()).await.unwrap();
+    waiting.writable().await.unwrap();
+    waiting.try_write(b"GET /readyz HTTP/1.1\r\nhost: weir\r\n\r\n").unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(get(&server, "/healthz", &[]).await.0.status(), StatusCode::OK);
+    let_go.send(()).unwrap();
+    waiting.readable().await.unwrap();
+    let mut start = [0; 12];
+    assert_eq!(waiting.try_read(&mut start).unwrap(), 12);
+    assert_eq!(&start, b"HTTP/1.1 200");
+}
+
 #[tokio::test]
 async fn scrapers_that_do_not_read_hold_up_nobody_but_further_pages() {
     let metrics = Arc::new(Metrics::new(Bound::default()));

@@ -165,6 +165,24 @@ async fn the_receivers_wait_is_kept() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_asks_for_eternity_is_asked_again() {
+    let forever = Answer::Http(503, Some("18446744073709551615"));
+    let desk = Desk::new([forever]);
+    let receiver = receiver(&desk, Protocol::Http).await;
+    let ledger = Arc::new(Ledger::default());
+    let mut settings = settings(endpoint(&receiver, Protocol::Http));
+    settings.retry.give_up = Duration::from_millis(300);
+    let exporter = start(&settings, Arc::clone(&ledger)).unwrap();
+    exporter.offer(&calls(5));
+    while book(&ledger) != [("expired", 5)] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    exporter.offer(&calls(7));
+    exporter.stop(FLUSH).await;
+    assert_eq!(book(&ledger), [("ok", 7), ("expired", 5)]);
+}
+
+#[tokio::test]
 async fn rejected_spans_are_counted() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         assert_eq!(export(10, protocol, &[Answer::Partial(3)]).await, (vec![("ok", 7), ("rejected", 3)], 1));

@@ -119,10 +119,12 @@ impl Resolver {
         settings.check()?;
         self.settings = settings;
         self.groups.clear();
-        for image in self.processes.values_mut().flat_map(|lineage| &mut lineage.images) {
+        let Self { processes, registry, .. } = self;
+        for image in processes.values_mut().flat_map(|lineage| &mut lineage.images) {
+            let Some(facts) = &image.facts else { continue };
+            image.lines.drain(..).for_each(|line| registry.leave(line, facts.pid));
             image.service = None;
             image.ports.clear();
-            image.line = None;
         }
         Ok(())
     }
@@ -144,9 +146,7 @@ impl Resolver {
         for image in processes.values_mut().flat_map(|lineage| &mut lineage.images) {
             let Some(facts) = &image.facts else { continue };
             if facts.place.pod.as_ref().is_some_and(|pod| renamed.contains(pod)) {
-                if let Some(line) = image.line.take() {
-                    registry.leave(line, facts.pid);
-                }
+                image.lines.drain(..).for_each(|line| registry.leave(line, facts.pid));
                 image.service = None;
                 image.ports.clear();
             }
@@ -341,8 +341,8 @@ impl Resolver {
             Some(port) => image.ports.iter().find(|(known, _)| *known == port).map(|(_, service)| service),
         };
         if let Some(service) = made {
-            if let Some(line) = image.line {
-                self.registry.touch(line, at);
+            for line in &image.lines {
+                self.registry.touch(*line, at);
             }
             return Some(service.clone());
         }
@@ -351,12 +351,9 @@ impl Resolver {
         let facts = image.facts.as_ref()?;
         let pod = facts.place.pod.as_deref().and_then(|place| self.book.pod(place));
         let service = Arc::new(facts.service(&self.settings.rules, port, pod.map(|pod| &**pod)));
-        let line = self.registry.enter(&service, at);
+        self.registry.enter(&service, at, &mut image.lines);
         match port {
-            None => {
-                image.service = Some(service.clone());
-                image.line = line;
-            }
+            None => image.service = Some(service.clone()),
             Some(port) if image.ports.len() < PORTS => image.ports.push((port, service.clone())),
             Some(_) => {}
         }

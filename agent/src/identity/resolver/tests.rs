@@ -343,6 +343,13 @@ fn rules_come_first_and_may_ask_for_the_port() {
     assert_eq!(ask(&mut resolver, Some(8081)), ("line".into(), Evidence::Rule));
     assert_eq!(ask(&mut resolver, None), ("line".into(), Evidence::Rule));
     assert_eq!(resolver.counts().read, 1);
+    let listed = |resolver: &Resolver| {
+        resolver.services().map(|seen| (seen.service.name.to_string(), seen.processes)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&resolver), [("port".into(), 1), ("line".into(), 1)], "under each name once");
+    resolver.set(Settings::default()).unwrap();
+    assert_eq!(ask(&mut resolver, Some(8081)), ("env".into(), Evidence::OtelServiceName));
+    assert_eq!(listed(&resolver), [("env".into(), 1)]);
 }
 
 #[test]
