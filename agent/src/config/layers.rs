@@ -6,12 +6,24 @@ use super::{
     tree::{Node, parse_value},
 };
 
+/// Keys without a section.
+const BARE: [&str; 2] = ["SELECT", "HOSTS"];
+
 /// `WEIR_SECTION__KEY` and, for keys without a section, `WEIR_KEY`. Other `WEIR_…` variables are not ours: kubelet sets
-/// `WEIR_SERVICE_HOST` and the like for a Service called `weir`.
-pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], problems: &mut Vec<Problem>) {
+/// `WEIR_SERVICE_HOST` and the like for a Service called `weir`. One that is a key but for its underscores is warned of.
+pub(super) fn environment(
+    tree: &mut Node,
+    variables: &[(String, String)],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) {
     for (name, value) in variables {
         let Some(key) = name.strip_prefix("WEIR_") else { continue };
-        if !key.contains("__") && key != "SELECT" {
+        if !key.contains("__") && !BARE.contains(&key) {
+            if let Some(meant) = meant(key) {
+                let place = Place::Env(name.as_str().into());
+                warnings.push(Problem::new(&place, format!("is not read; write WEIR_{meant}")));
+            }
             continue;
         }
         let path = key.to_ascii_lowercase();
@@ -21,6 +33,13 @@ pub(super) fn environment(tree: &mut Node, variables: &[(String, String)], probl
             tree.put(&path, node);
         }
     }
+}
+
+/// The variable of a key, behind `WEIR_`, that reads like `name` with one underscore for two.
+fn meant(name: &str) -> Option<String> {
+    let keys = super::show::keys(&super::written::Written::default());
+    let names = keys.into_iter().map(|key| key.to_ascii_uppercase().replace('.', "__"));
+    names.filter(|key| key.contains("__")).find(|key| key.replace("__", "_") == name)
 }
 
 /// Standard variables (OpenTelemetry "OTLP Exporter Configuration" and "SDK Environment Variables").

@@ -75,7 +75,7 @@ impl Sources {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         let mut tree = self.read_file(&mut problems).ok_or_else(|| Problems::new(problems.clone()))?;
-        layers::environment(&mut tree, &self.variables, &mut problems);
+        layers::environment(&mut tree, &self.variables, &mut problems, &mut warnings);
         layers::otel(&mut tree, &self.variables, &mut problems, &mut warnings);
         layers::sets(&mut tree, &self.sets, &mut problems);
         if let Some(written) = read::read::<Written>(&tree, &mut problems) {
