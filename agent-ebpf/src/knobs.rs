@@ -15,6 +15,10 @@ static SELF_TGID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CURRENT: Global<u32> = Global::new(0);
 
+/// Bytes of an answer's start that are kept whole however long its segment is; 0: as many as [`crate::hooks`] think due.
+#[unsafe(no_mangle)]
+static WINDOW: Global<u32> = Global::new(0);
+
 /// `bpf_get_current_pid_tgid` is allowed in `cgroup_skb` (6.12+).
 pub(crate) const CURRENT_HELPER: u32 = 1;
 /// Only through `bpf_get_current_task` and offsets.
@@ -33,6 +37,11 @@ pub(crate) fn self_tgid() -> u32 {
 #[inline(always)]
 pub(crate) fn current() -> u32 {
     CURRENT.load()
+}
+
+#[inline(always)]
+pub(crate) fn window() -> u32 {
+    WINDOW.load()
 }
 
 /// Whether an offset is known.

@@ -108,23 +108,25 @@ impl Case {
         joined
     }
 
-    /// `found`, one side's calls of this conversation in order, are exactly its calls. Where Weir could not take the
-    /// transfer framing off, the exact wire size stands for the content's size.
-    pub fn check(&self, side: &str, found: &[Call]) -> Result<()> {
-        let rows = found.iter().enumerate().map(|(at, call)| {
-            let mut row = Row::of(call);
-            if let Some(expected) = self.calls.get(at) {
-                let sizes = &call.attributes;
-                if row.request.is_none() && sizes.request_wire == Some(expected.request_wire) {
-                    row.request = expected.row.request;
-                }
-                if row.response.is_none() && sizes.response_wire == Some(expected.response_wire) {
-                    row.response = expected.row.response;
-                }
+    /// Where Weir could not take the transfer framing off, the exact wire size stands for the content's size: `found`,
+    /// one side's calls of this conversation in order, get it then.
+    pub fn complete(&self, found: &mut [Call]) {
+        for (call, expected) in found.iter_mut().zip(&self.calls) {
+            let sizes = &mut call.attributes;
+            if sizes.request_body.is_none() && sizes.request_wire == Some(expected.request_wire) {
+                sizes.request_body = expected.row.request;
             }
-            row
-        });
-        let rows: Vec<Row> = rows.collect();
+            if sizes.response_body.is_none() && sizes.response_wire == Some(expected.response_wire) {
+                sizes.response_body = expected.row.response;
+            }
+        }
+    }
+
+    /// `found`, one side's calls of this conversation in order, are exactly its calls, after [`Case::complete`].
+    pub fn check(&self, side: &str, found: &[Call]) -> Result<()> {
+        let mut found = found.to_vec();
+        self.complete(&mut found);
+        let rows: Vec<Row> = found.iter().map(Row::of).collect();
         let expected: Vec<Row> = self.calls.iter().map(|call| call.row.clone()).collect();
         same(&format!("{}, {side}", self.name), &rows, &expected)
     }

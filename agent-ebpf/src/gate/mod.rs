@@ -112,7 +112,8 @@ fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, p
     }
     if !place(gate, sk, way, packet) {
         let todo = staged!(gate, todo);
-        let verdict = if todo == EARLY || (todo == UNSEEN && decide::strict::<false>(skb, sk, gate, way)) { DROP } else { PASS };
+        let verdict =
+            if todo == EARLY || (todo == UNSEEN && decide::strict::<false>(skb, sk, gate, way)) { DROP } else { PASS };
         state::unlock(gate);
         return verdict;
     }

@@ -14,10 +14,12 @@ use crate::framing::{self, like};
 use crate::packet::{self, FIN, Other, PEEK, Packet, RST};
 use crate::stats::count;
 use crate::track;
-use crate::{checksum, copy, dns, early, emit, errand, who};
+use crate::{checksum, copy, dns, early, emit, errand, knobs, who};
 
 /// Bytes of an answer that are kept whole after a request that was longer than what is held.
 const WIDE: u32 = 256 << 10;
+/// Bytes of what a client sends that are kept whole before it is answered: further requests may follow in the segment.
+const LONG: u32 = 64 << 10;
 
 /// The verdict that lets a packet pass.
 const PASS: i32 = 1;
@@ -251,7 +253,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
                 conn.widen();
             }
             let covered = staged!(to, ack).wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
-            let cut = len > MEDIUM as u32 && conn.wide != wide::NO;
+            let cut = len > MEDIUM as u32 && (conn.wide != wide::NO || knobs::window() != 0);
             if plain && covered && conn.deep == 0 && !cut {
                 stage!(to, act, acts::PAIR);
             }
@@ -263,7 +265,8 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     }
     let mut flags = flags;
     let wide = (conn.wide == wide::ALWAYS || (conn.wide == wide::TURN && !request)) && conn.kept[w] < WIDE;
-    if (flags != 0 || conn.deep != 0 || wide) && staged!(to, act) == acts::KEEP {
+    let asked = len > MEDIUM as u32 && conn.kept[w] < if request { LONG } else { knobs::window() };
+    if (flags != 0 || conn.deep != 0 || wide || asked) && staged!(to, act) == acts::KEEP {
         stage!(to, act, acts::WHOLE);
     }
     if turn {

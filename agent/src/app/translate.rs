@@ -25,7 +25,7 @@ pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
 /// What the loader is told; `own`: the agent's process id.
 pub(super) fn load(settings: &config::Settings, own: u32) -> kernel::load::Settings {
     let (kernel, chains) = (&settings.kernel, settings.traces.chains);
-    kernel::load::Settings { ring: kernel.ring, cgroup: kernel.cgroup.clone(), own, chains }
+    kernel::load::Settings { ring: kernel.ring, window: kernel.window, cgroup: kernel.cgroup.clone(), own, chains }
 }
 
 /// Settings of the flow worker.

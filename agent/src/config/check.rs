@@ -7,10 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     Feed, Otlp, Place, Problem, Select,
+    quantity::Size,
     tree::Node,
     written::{Breaker, Instrumented, KubernetesMode, Level, Mode, NameRule, TlsMode, Written},
 };
@@ -19,6 +20,9 @@ use crate::{
     policy::{proxies::Proxies, written::WrittenRule},
     redact::Patterns,
 };
+
+/// Bytes of an answer's start that the kernel half keeps in any case.
+const KEPT: u64 = weir_common::record::MEDIUM as u64;
 
 /// A configuration that can be used as it is: all values are in range.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +101,7 @@ pub struct Recent {
 pub struct Kernel {
     /// Bytes of the ring, a power of two from 64 KiB to 1 GiB.
     pub ring: u32,
-    /// Bytes kept of a message's start, 64 to 4096.
+    /// Bytes of an answer's start that are kept whole beyond what is kept in any case, up to 64 KiB; 0: none.
     pub window: u32,
     /// Root of cgroup v2; `None`: to be found.
     pub cgroup: Option<PathBuf>,
@@ -162,7 +166,11 @@ pub(super) fn usable(
     warnings: &mut Vec<Problem>,
 ) -> Settings {
     let mut check = Check { tree, problems, warnings };
-    if EnvFilter::try_new(&written.log.level).is_err() {
+    // What is no level by itself would be read as the name of a module.
+    let bare = |part: &str| !part.contains(['=', '[']) && !part.starts_with("weir");
+    let unknown = |part: &&str| bare(part) && part.parse::<LevelFilter>().is_err();
+    if EnvFilter::try_new(&written.log.level).is_err() || written.log.level.split(',').any(|part| unknown(&part.trim()))
+    {
         let text = format!("`{}` is no level; write error, warn, info, debug or trace", written.log.level);
         check.wrong("log.level", &text);
     }
@@ -288,15 +296,17 @@ impl Check<'_> {
         if !(64 << 10..=1 << 30).contains(&kernel.ring.0) {
             self.wrong("kernel.ring", &format!("{} is out of range; write 64KiB to 1GiB", kernel.ring));
         }
-        if !(64..=4096).contains(&kernel.window.0) {
-            self.wrong("kernel.window", &format!("{} is out of range; write 64B to 4096B", kernel.window));
-        }
-        if kernel.window.0 != 512 {
-            self.warn("kernel.window", "this version sizes windows by need; the key has no effect");
+        if !(64..=64 << 10).contains(&kernel.window.0) {
+            self.wrong("kernel.window", &format!("{} is out of range; write 64B to 64KiB", kernel.window));
+        } else if kernel.window.0 <= KEPT && kernel.window != Written::default().kernel.window {
+            self.warn(
+                "kernel.window",
+                &format!("{} of an answer are kept in any case; write more, up to 64KiB", Size(KEPT)),
+            );
         }
         Kernel {
             ring: (kernel.ring.0.min(1 << 30) as u32).next_power_of_two(),
-            window: kernel.window.0.min(4096) as u32,
+            window: if kernel.window.0 <= KEPT { 0 } else { kernel.window.0.min(64 << 10) as u32 },
             cgroup: match kernel.cgroup.as_str() {
                 "auto" => None,
                 path => self.absolute("kernel.cgroup", path),

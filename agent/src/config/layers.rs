@@ -22,7 +22,7 @@ pub(super) fn environment(
         let Some(key) = name.strip_prefix("WEIR_") else { continue };
         if !key.contains("__") && !WITHOUT_SECTION.contains(&key) {
             if let Some(meant) = meant(key) {
-                let text = format!("is not read; write {meant}, with two underscores");
+                let text = format!("is not read; write WEIR_{meant}, with two underscores");
                 warnings.push(Problem::new(&Place::Env(name.as_str().into()), text));
             }
             continue;
@@ -36,15 +36,11 @@ pub(super) fn environment(
     }
 }
 
-/// The variable that is meant by one with a single underscore behind its section, without `WEIR_` as it was written.
-fn meant(key: &str) -> Option<String> {
-    let defaults = serde_json::to_value(Written::default()).ok()?;
-    let key = key.to_ascii_lowercase();
-    defaults.as_object()?.iter().find_map(|(section, keys)| {
-        let rest = key.strip_prefix(section.as_str())?.strip_prefix('_')?;
-        keys.get(rest)?;
-        Some(format!("WEIR_{}__{}", section.to_ascii_uppercase(), rest.to_ascii_uppercase()))
-    })
+/// The variable of a key, behind `WEIR_`, that reads like `name` with one underscore for two.
+fn meant(name: &str) -> Option<String> {
+    let keys = super::show::keys(&Written::default());
+    let names = keys.into_iter().map(|key| key.to_ascii_uppercase().replace('.', "__"));
+    names.filter(|key| key.contains("__")).find(|key| key.replace("__", "_") == name)
 }
 
 /// Standard variables (OpenTelemetry "OTLP Exporter Configuration" and "SDK Environment Variables").

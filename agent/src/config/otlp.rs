@@ -317,7 +317,11 @@ impl Check<'_> {
             self.wrong(key, "has a user in it; credentials belong in otlp.headers");
             return None;
         }
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        let host = uri.host().unwrap_or_default();
+        let port = uri.authority().and_then(|authority| authority.as_str().strip_prefix(host));
+        let port = port.is_some_and(|port| port.is_empty() || uri.port_u16().is_some_and(|port| port != 0));
+        let number = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || number || !port {
             self.wrong(key, &format!("`{text}` is no http or https URL; {remedy}"));
             return None;
         }

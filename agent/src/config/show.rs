@@ -73,6 +73,19 @@ impl Effective {
     }
 }
 
+/// Names of all keys, as `privacy.level`.
+pub(super) fn keys(written: &Written) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Ok(Value::Object(keys)) = serde_json::to_value(written) {
+        walk(&keys, None, &mut Vec::new(), &mut |path, value, _| {
+            if value.is_some() {
+                names.push(path.join("."));
+            }
+        });
+    }
+    names
+}
+
 fn walk<'v>(keys: &'v serde_json::Map<String, Value>, node: Option<&Node>, path: &mut Vec<&'v str>, each: Each<'_>) {
     for (key, value) in keys {
         path.push(key);

@@ -38,7 +38,7 @@ fn no_file_is_the_default() {
     assert_eq!(settings.prometheus, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(settings.otlp, None);
     assert_eq!(settings.recent, Recent { memory: 64 << 20, disk: None });
-    assert_eq!((settings.kernel.ring, settings.kernel.window), (16 << 20, 512));
+    assert_eq!((settings.kernel.ring, settings.kernel.window), (16 << 20, 0));
     assert_eq!(settings.privacy.level, Level::Strict);
     assert!(settings.select.is_everything());
     assert_eq!(loaded.warnings, []);
@@ -94,7 +94,7 @@ otlp:
             "bad.yaml:3:3: unknown key `lvl`; known: level, query, headers",
             "bad.yaml:4:19: `recent.memory`: `lots` is not a size; write it as 64MiB, 512B, 1GiB",
             "bad.yaml:4:31: `recent.disk`: `5` is not a section (keys)",
-            "bad.yaml:6:11: `kernel.window`: 8B is out of range; write 64B to 4096B",
+            "bad.yaml:6:11: `kernel.window`: 8B is out of range; write 64B to 64KiB",
             "bad.yaml:8:12: `flow.reorder`: `-1` is not a size; write it as 64MiB, 512B, 1GiB",
             "bad.yaml:9:16: `flow.connections`: a list where a whole number from 0 to 4294967295 belongs",
             "bad.yaml:10:19: `traces.chains`: `yes` is not true or false",
@@ -232,6 +232,61 @@ fn every_layer_is_named_in_errors() {
             "--set select: `select[0].port`: `99999` is not a whole number from 0 to 65535",
         ]
     );
+}
+
+#[test]
+fn values_that_only_look_right_are_refused() {
+    for (key, value, remedy) in [
+        ("otlp.endpoint", "4317", "write http://HOST:4317"),
+        ("otlp.endpoint", "http:/collector", "write http://HOST:4317"),
+        ("otlp.endpoint", "collector:99999", "write http://HOST:4317"),
+        ("otlp.endpoint", "http://collector:0", "write http://HOST:4317"),
+        ("otlp.endpoint", "grpc://collector:4317", "write http://HOST:4317"),
+        ("log.level", "inof", "write error, warn, info, debug or trace"),
+        ("log.level", "warning", "write error, warn, info, debug or trace"),
+        ("log.level", "info,verbose", "write error, warn, info, debug or trace"),
+        ("kernel.window", "63B", "write 64B to 64KiB"),
+        ("kernel.window", "65537B", "write 64B to 64KiB"),
+    ] {
+        let said = load("looks", "", &[], &[&format!("{key}={value}")]).map(drop).unwrap_err();
+        assert!(said[0].starts_with(&format!("--set {key}: `{key}`: ")) && said[0].contains(remedy), "{said:?}");
+    }
+    for (key, value) in [
+        ("otlp.endpoint", "collector"),
+        ("otlp.endpoint", "http://[::1]:4317"),
+        ("otlp.endpoint", "https://10.0.0.1/base"),
+        ("log.level", "off"),
+        ("log.level", "warn,weir::flow=trace,h2=off"),
+        ("log.level", "weir::flow"),
+        ("kernel.window", "64KiB"),
+    ] {
+        assert!(load("right", "", &[], &[&format!("{key}={value}")]).is_ok(), "{key}={value}");
+    }
+    for (window, kept, warned) in [("512B", 0, false), ("1KiB", 0, true), ("4KiB", 0, true), ("5000B", 5000, false)] {
+        let loaded = load("window", "", &[], &[&format!("kernel.window={window}")]).unwrap();
+        assert_eq!((loaded.settings.kernel.window, !loaded.warnings.is_empty()), (kept, warned), "{window}");
+    }
+}
+
+#[test]
+fn variables_with_an_underscore_too_few_are_warned_of() {
+    let variables = [
+        ("WEIR_PRIVACY_LEVEL", "standard"),
+        ("WEIR_ENFORCE_BREAKER__CLIENTS", "5"),
+        ("WEIR_SERVICE_HOST", "10.0.0.1"),
+        ("WEIR_PORT", "tcp://10.0.0.1:9464"),
+        ("WEIR_HOSTS", "[]"),
+    ];
+    let loaded = load("underscore", "", &variables[..1], &[]).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["WEIR_PRIVACY_LEVEL: is not read; write WEIR_PRIVACY__LEVEL, with two underscores"]);
+    assert!(load("service", "", &variables[2..], &[]).unwrap().warnings.is_empty());
+    assert_eq!(
+        load("hosts", "", &[("WEIR_HOSTS", "x")], &[]).unwrap_err(),
+        ["WEIR_HOSTS: `hosts`: `x` is not a list (a value after each -)"]
+    );
+    let said = load("half", "", &variables[1..2], &[]).unwrap_err();
+    assert!(said[0].starts_with("WEIR_ENFORCE_BREAKER__CLIENTS: unknown key"), "{said:?}");
 }
 
 #[test]

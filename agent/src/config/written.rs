@@ -126,7 +126,8 @@ pub struct Disk {
 pub struct Kernel {
     /// Size of the ring between kernel and agent, 64KiB to 1GiB; rounded up to a power of two.
     pub ring: Size,
-    /// Bytes kept of the start of each message, 64B to 4096B. This version sizes them by need.
+    /// Bytes kept of the start of each message at least, 64B to 64KiB. By need more is kept in any case: 64KiB of a
+    /// request, 4KiB of an answer; what is larger serves answers with longer heads, and costs as much to copy.
     pub window: Size,
     /// Root of cgroup v2 to attach to; `auto`: the one that is mounted, or a private mount of it.
     pub cgroup: String,

@@ -25,6 +25,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEIR_EBPF_OBJECT"));
 pub struct Settings {
     /// Bytes of the ring, a power of two of at least a page.
     pub ring: u32,
+    /// Bytes of an answer's start that are kept whole, 0 to 64 KiB; 0: what is due in any case.
+    pub window: u32,
     /// Where to attach; `None`: the root of cgroup v2.
     pub cgroup: Option<PathBuf>,
     /// Process whose sockets are not observed: this one.
@@ -150,6 +152,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
     loader
         .btf(btf.as_ref())
         .override_global("OFFSETS", &facts.offsets, true)
+        .override_global("WINDOW", &settings.window, true)
         .override_global("SELF_TGID", &settings.own, true)
         .override_global("CURRENT", &plan.current, true)
         .map_max_entries("RING", settings.ring);

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod bulk;
+mod chance;
 mod counts;
 mod ends;
 mod families;
@@ -15,3 +16,4 @@ mod proxies;
 mod restart;
 mod runtimes;
 mod scale;
+mod tunnels;

@@ -63,12 +63,18 @@ fn a3_nginx_answers_in_order() -> Result<()> {
 
 /// `depth` requests at once, then `depth` answers at once.
 fn conversation(depth: usize) -> Case {
+    filled(depth, 0, 0)
+}
+
+/// The same with heads that have a field of `field` bytes more, and bodies of requests that have `body` bytes more.
+fn filled(depth: usize, field: usize, body: usize) -> Case {
+    let more = if field > 0 { format!("Cookie: {}\r\n", "c".repeat(field)) } else { String::new() };
     let step = |at: usize| {
-        let body = "b".repeat(at % 5);
+        let body = "b".repeat(body + at % 5);
         let (request, row) = if at.is_multiple_of(3) {
-            (format!("POST /p/{at} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()), "POST")
+            (format!("POST /p/{at} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {}\r\n\r\n{body}", body.len()), "POST")
         } else {
-            (format!("GET /p/{at} HTTP/1.1\r\nHost: x\r\n\r\n"), "GET")
+            (format!("GET /p/{at} HTTP/1.1\r\nHost: x\r\n{more}\r\n"), "GET")
         };
         let sent = if row == "POST" { body.len() as u64 } else { 0 };
         let status = 200 + (at % 7) as u16;
@@ -111,6 +117,14 @@ fn a3_answers_in_one_segment_and_byte_by_byte() -> Result<()> {
         for size in [usize::MAX, 1000, 7, 1] {
             let case = conversation(depth);
             played.push((script::play(&case.turns, size)?, size, case));
+        }
+    }
+    // As much in one segment as a segment of loopback holds.
+    for (depth, field, body) in [(16, 600, 0), (100, 400, 0), (100, 550, 0), (16, 100, 5000), (3, 0, 20_000)] {
+        let mut case = filled(depth, field, body);
+        case.name += &format!(", fields of {field}, bodies of {body}");
+        for size in [usize::MAX, 30_000] {
+            played.push((script::play(&case.turns, size)?, size, case.clone()));
         }
     }
     let total: usize = played.iter().map(|(.., case)| case.calls.len()).sum();

@@ -58,7 +58,10 @@ fn a_server_that_defers_accepting() -> Result<()> {
     for (first, second) in [
         (GOOD.to_owned(), BAD.to_owned()),
         (format!("{GOOD}{}", &BAD[..9]), BAD[9..].to_owned()),
-        ("GET /f/100 HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\nGET /f/1 ".to_owned(), format!("{:31}{BAD}", "x")),
+        (
+            "GET /f/100 HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\nGET /f/1 ".to_owned(),
+            format!("{:31}{BAD}", "x"),
+        ),
     ] {
         let mut wire = connect()?;
         wire.send(&first)?;
@@ -104,7 +107,11 @@ fn data_with_the_handshake() -> Result<()> {
         let refused = odd::ask(client, server.port(), 22, netns);
         ensure!(refused.is_err(), "{mode}: all were answered");
         let path = format!("/{client}/21");
-        ensure!(!server.served()?.contains_key(&path) && server.served()?.len() == 21, "{mode}: {:?}", server.served()?);
+        ensure!(
+            !server.served()?.contains_key(&path) && server.served()?.len() == 21,
+            "{mode}: {:?}",
+            server.served()?
+        );
         agent.finish()?;
     }
     Ok(())
