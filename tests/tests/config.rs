@@ -56,6 +56,9 @@ fn a17_mistakes_name_their_place_and_remedy() -> Result<()> {
         ("traces: { sample: 1.5 }\n", "1:19", &["sample"]),
         ("kernel:\n  ring: 1KiB\n", "2:9", &["ring", "64KiB"]),
         ("privacy: [\n", "1:10", &[]),
+        // What only showed when the agent took it.
+        ("enforce:\n  rules:\n    - { id: x }\n", "3:7", &["condition", "name a client"]),
+        ("routes: { templates: ['/a/{'] }\n", "1:23", &["/a/{", "segment"]),
     ] {
         let path = scratch.write("bad.yaml", content)?;
         let said = weir(&["config", "check", &path.display().to_string()])?;

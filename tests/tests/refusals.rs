@@ -213,6 +213,27 @@ fn a18_a_full_disk_for_the_store() -> Result<()> {
     Ok(())
 }
 
+/// What can't be recorded does not happen, but for the way out.
+#[test]
+fn a18_no_place_for_the_audit_log() -> Result<()> {
+    let scratch = Scratch::new("audit")?;
+    let log = scratch.join("audit.log");
+    let agent = Agent::start(&[&format!("enforce.audit={}", log.display()), "enforce.mode=enforce"])?;
+    wait::until(LIMIT, "the first line of the log", || Ok(log.exists().then_some(())))?;
+    fs::remove_file(&log)?;
+    fs::create_dir(&log)?;
+    let path = log.display().to_string();
+    let rule = ["block", "add", "--id", "x", "--client", "203.0.113.7", "--reason", "test"];
+    refused(&agent.say(&rule)?, 1, &["can't be recorded", &path])?;
+    assert_eq!(agent.say(&["mode", "monitor"])?.code, 0);
+    assert_eq!(agent.say(&["mode"])?.out.lines().next(), Some("monitor"));
+    refused(&agent.say(&["mode", "enforce"])?, 1, &["can't be recorded", &path])?;
+    fs::remove_dir(&log)?;
+    assert_eq!(agent.say(&rule)?.code, 0);
+    assert_eq!(agent.say(&["audit", "verify", &path])?.code, 0);
+    agent.finish()
+}
+
 #[test]
 fn a18_no_agent_and_wrong_usage() -> Result<()> {
     let scratch = Scratch::new("none")?;

@@ -251,5 +251,5 @@ fn list(list: &List) -> anyhow::Result<()> {
         ]
     })?;
     let headings = ["RULE", "ACTION", "MODE", ">HITS", "LAST HIT", "UNTIL", "SOURCE", "MEETS", "REASON"];
-    print::text(&table(Screen::of_stdout(), &headings, &rows))
+    print::text(&table(Screen::of_table(), &headings, &rows))
 }

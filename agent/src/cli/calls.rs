@@ -98,7 +98,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let screen = Screen::of_stdout();
     for line in lines {
         let line = line?;
-        if arguments.json {
+        // A call begins with its trace: what does not is no data, but a word about it.
+        if arguments.json && !line.starts_with("{\"missed\"") {
             print::text(&(line + "\n"))?;
             continue;
         }

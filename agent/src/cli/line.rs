@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
-use super::screen::{Colour, Screen, bytes, duration, fit, harmless};
+use super::screen::{Colour, Screen, bytes, columns, duration, fit, harmless};
 use crate::model::{Exchange, Kind, Operation, Service, shown::time_of_day};
 
+/// Columns of client, server and what, at least: on a terminal too narrow for them a line takes two.
+const NAMES: usize = 20;
 /// Columns of time, side, arrow, status, duration and sizes, with all gaps.
 const FIXED: usize = 12 + 3 + 3 + 5 + 8 + 14;
 
@@ -95,7 +97,8 @@ impl Line {
 
     /// The line, without its end.
     pub(super) fn show(&self, screen: Screen) -> String {
-        let left = screen.width.saturating_sub(FIXED + self.end.chars().count() + usize::from(!self.end.is_empty()));
+        let fixed = FIXED + columns(&self.end) + usize::from(!self.end.is_empty());
+        let left = screen.width.saturating_sub(fixed).max(NAMES);
         // Client, server and what share what is left.
         let client = (left / 4).min(18);
         let server = (left / 4).min(24);
@@ -176,6 +179,12 @@ mod tests {
         let line = Line::of(&call).show(SCREEN);
         assert_eq!(line.chars().count(), 100);
         assert!(line.ends_with("reset would_drop connection_reset"), "{line}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_who_all_the_same() {
+        let line = Line::of(&exchange(Kind::Server)).show(Screen { width: 40, colours: false });
+        assert!(line.contains("curl") && line.contains("shop") && line.contains("GET /or"), "{line}");
     }
 
     #[test]

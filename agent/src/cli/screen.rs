@@ -5,7 +5,8 @@ use std::{
     io::{IsTerminal as _, stdout},
 };
 
-pub(super) use crate::model::shown::{bytes, duration, harmless};
+use crate::model::shown::cut;
+pub(super) use crate::model::shown::{bytes, columns, duration, harmless};
 
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 100;
@@ -24,7 +25,7 @@ impl Screen {
         let terminal = stdout().is_terminal();
         // https://no-color.org: any value but an empty one.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let columns = terminal.then(columns).flatten();
+        let columns = terminal.then(of_terminal).flatten();
         Self { width: columns.unwrap_or(WIDTH).max(40), colours: terminal && !refused }
     }
 
@@ -50,7 +51,7 @@ pub(super) enum Colour {
     Cyan = 36,
 }
 
-fn columns() -> Option<usize> {
+fn of_terminal() -> Option<usize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the request fills in a winsize, which `size` is.
     let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
@@ -59,12 +60,9 @@ fn columns() -> Option<usize> {
 
 /// Text in exactly so many columns, cut with `…` or filled with spaces.
 pub(super) fn fit(text: &str, width: usize) -> String {
-    let count = text.chars().count();
-    if count <= width {
-        format!("{text}{}", " ".repeat(width - count))
-    } else {
-        text.chars().take(width.saturating_sub(1)).chain((width > 0).then_some('…')).collect()
-    }
+    let text = cut(text, width);
+    let pad = width.saturating_sub(columns(&text));
+    text + &" ".repeat(pad)
 }
 
 /// As [`fit`], but what does not fit loses its beginning: the end of an address is its port.
@@ -84,9 +82,7 @@ pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> 
     let tail: Vec<bool> = headings.iter().map(|heading| heading.starts_with('<')).collect();
     let head: Vec<String> = headings.iter().map(|heading| heading.trim_start_matches(['<', '>']).to_owned()).collect();
     let mut widths: Vec<usize> = (0..headings.len())
-        .map(|n| {
-            rows.iter().chain([&head]).filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
+        .map(|n| rows.iter().chain([&head]).filter_map(|row| row.get(n)).map(|cell| columns(cell)).max().unwrap_or(0))
         .collect();
     let gaps = 2 * headings.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > screen.width {
@@ -105,7 +101,8 @@ pub(super) fn table(screen: Screen, headings: &[&str], rows: &[Vec<String>]) -> 
             if right.get(n) == Some(&true) {
                 let cell = fit(cell, width);
                 let cell = cell.trim_end();
-                let _ = write!(line, "{gap}{cell:>width$}");
+                let pad = " ".repeat(width.saturating_sub(columns(cell)));
+                let _ = write!(line, "{gap}{pad}{cell}");
             } else if tail.get(n) == Some(&true) {
                 let _ = write!(line, "{gap}{}", fit_end(cell, width));
             } else {
@@ -147,5 +144,13 @@ mod tests {
     #[test]
     fn cells_are_cut_or_filled() {
         assert_eq!([fit("abc", 5), fit("abcdef", 4), fit("ä…", 2), fit("x", 0)], ["abc  ", "abc…", "ä…", ""]);
+        assert_eq!([fit("日本", 5), fit("日本語", 4)], ["日本 ", "日… "]);
+    }
+
+    #[test]
+    fn columns_stand_under_each_other_whatever_is_in_them() {
+        let rows = [vec!["日本".into(), "7".into()], vec!["abcd".into(), "12".into()]];
+        let text = table(Screen { width: 30, colours: false }, &["NAME", ">N"], &rows);
+        assert_eq!(text, "NAME   N\n日本   7\nabcd  12\n");
     }
 }

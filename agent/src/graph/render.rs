@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::snapshot::{Counts, EdgeRow, ServiceName, Snapshot};
+use crate::model::shown::{columns, cut};
 
 /// `weir graph --format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Snapshot {
         let mut widths = [0; HEAD.len()];
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+                *width = columns(cell).max(*width);
             }
         }
         if let Some(width) = width {
@@ -81,7 +82,7 @@ impl Snapshot {
             let mut line = String::new();
             for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
                 let cell = cut(cell, width);
-                let pad = " ".repeat(width - cell.chars().count());
+                let pad = " ".repeat(width.saturating_sub(columns(&cell)));
                 // Numbers stand to the right.
                 let (left, right) = if NUMBERS.contains(&at) { (pad.as_str(), "") } else { ("", pad.as_str()) };
                 line = line + left + &cell + right + "  ";
@@ -178,14 +179,6 @@ fn narrow(widths: &mut [usize; HEAD.len()], screen: usize) {
         *(if client > server { &mut *client } else { &mut *server }) -= 1;
         over -= 1;
     }
-}
-
-/// A cell in so many columns at most.
-fn cut(cell: &str, width: usize) -> String {
-    if cell.chars().count() <= width {
-        return cell.to_owned();
-    }
-    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn label(edge: &EdgeRow) -> String {

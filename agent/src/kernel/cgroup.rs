@@ -72,9 +72,11 @@ pub(super) fn hold(cgroup: &File) -> Result<(), Taken> {
                 None if holders.is_empty() => Err(Taken { pid: None }),
                 None => {
                     let pids: Vec<_> = holders.into_iter().flatten().collect();
+                    // Beside a shared lock a second agent is noticed all the same.
+                    let _ = cgroup.try_lock_shared();
                     tracing::warn!(
                         ?pids,
-                        "the cgroup is locked by a process of another user that is no agent: a second agent would not be noticed; end that process"
+                        "the cgroup is locked by a process of another user that is no agent; end it: a second agent may go unnoticed while it lives"
                     );
                     Ok(())
                 }
@@ -153,8 +155,11 @@ mod tests {
         };
         let mut nobody = lock("65534");
         hold(&file).unwrap();
+        let other = File::open(&folder).unwrap();
+        assert_eq!(hold(&other).unwrap_err().pid, Some(std::process::id()));
+        file.unlock().unwrap();
         let mut root = lock("0");
-        assert_eq!(hold(&file).unwrap_err().pid, Some(root.id()));
+        assert_eq!(hold(&other).unwrap_err().pid, Some(root.id()));
         for locker in [&mut nobody, &mut root] {
             locker.kill().unwrap();
             locker.wait().unwrap();

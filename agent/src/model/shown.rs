@@ -2,6 +2,29 @@
 
 use std::time::Duration;
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Columns that text takes on a terminal: CJK and emoji take two, what combines with the character before takes none.
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// Text in so many columns at most, cut with `…`.
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let room = left.checked_sub(c.width().unwrap_or(0));
+        left = room.unwrap_or(0);
+        room.is_some()
+    };
+    text.chars().take_while(fits).chain((width > 0).then_some('…')).collect()
+}
+
 /// Text from outside without what a terminal would obey: control characters and those that turn the direction.
 #[must_use]
 pub fn harmless(text: &str) -> String {
@@ -96,6 +119,16 @@ mod tests {
     fn seconds_of_any_kind_are_shown() {
         for (number, text) in [(0.0, "0ns"), (0.002, "2ms"), (-1.0, "0ns"), (f64::NAN, "0ns"), (1e12, "213504d")] {
             assert_eq!(seconds(number), text);
+        }
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!(["日本", "a\u{301}", "é"].map(columns), [4, 1, 1]);
+        for (width, text) in [(7, "日本x語"), (6, "日本x…"), (5, "日本…"), (4, "日…"), (1, "…"), (0, "")]
+        {
+            assert_eq!(cut("日本x語", width), text);
+            assert!(columns(text) <= width);
         }
     }
 
