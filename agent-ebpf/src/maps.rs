@@ -167,7 +167,7 @@ map! {
 map! {
     /// Steps of the gate for what is received. Not shared with the other way: since 6.17 the kernel keeps programs of
     /// different attach types apart.
-    STEPS_IN: StepsIn, BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 3, 0
+    STEPS_IN: StepsIn, BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 5, 0
 }
 
 map! {

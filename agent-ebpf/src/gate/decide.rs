@@ -9,10 +9,10 @@ use weir_common::verdict::{
     Act, GateSlot, LimitKey, SLOT_PER_CLIENT, SLOT_STRICT, Slot, Standing, VERDICT_AMBIGUOUS, VERDICT_LIMITED,
 };
 
-use super::read::{Step, around, done, go, matched};
+use super::read::{Step, around, done, go, matched, state_of};
 use super::state::Gate;
 use super::table::{self, Met};
-use super::{DROP, PASS, state, tell};
+use super::{DROP, PASS, early, state, tell};
 use crate::conn::{stage, staged};
 use crate::maps::{LIMITS, SLOTS_OF_RULES};
 use crate::track;
@@ -36,7 +36,7 @@ pub(super) fn may(gate: *mut Gate, half: u32) -> bool {
 
 /// Refuses what could not be read where a strict rule stands against the connection; false: it passes.
 #[inline(always)]
-pub(super) fn strict(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) -> bool {
+pub(super) fn strict<const EARLY: bool>(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) -> bool {
     let slot = staged!(gate, strict);
     if slot == 0 {
         return false;
@@ -44,14 +44,18 @@ pub(super) fn strict(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, wa
     stage!(gate, pick, slot);
     stage!(gate, flags, VERDICT_AMBIGUOUS);
     stage!(gate, judge.unclear, staged!(gate, judge.unclear) | UNSEEN);
-    refuse(skb, sk, gate, way);
+    refuse::<EARLY>(skb, sk, gate, way);
     true
 }
 
 /// The request at hand is refused by the picked slot.
 #[inline(always)]
-fn refuse(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) {
+fn refuse<const EARLY: bool>(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) {
     let slot = staged!(gate, pick).wrapping_sub(1);
+    if EARLY {
+        early::refuse(slot);
+        return;
+    }
     stage!(gate, standing, Standing::DENIED.0);
     table::met(slot, Met::Request);
     tell::request(skb, sk, gate, way, slot);
@@ -59,12 +63,12 @@ fn refuse(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) {
 
 /// The step that decides.
 #[inline(always)]
-pub(crate) fn decide(skb: *mut __sk_buff, way: Way) -> i32 {
+pub(crate) fn decide<const EARLY: bool>(skb: *mut __sk_buff, way: Way) -> i32 {
     let sk = track::socket(skb);
     if sk.is_null() {
         return PASS;
     }
-    let gate = table::gate(sk.cast(), 0);
+    let gate = state_of::<EARLY>(sk);
     if gate.is_null() {
         return PASS;
     }
@@ -80,17 +84,17 @@ pub(crate) fn decide(skb: *mut __sk_buff, way: Way) -> i32 {
             table::count(GateSlot::AMBIGUOUS);
         }
         if staged!(gate, judge.state) == NOT_HTTP {
-            return done(gate);
+            return done::<EARLY>(gate);
         }
-        go(skb, way, Step::Read);
+        go(skb, way, if EARLY { Step::ReadEarly } else { Step::Read });
         // The kernel allows no more steps for this segment.
         table::count(GateSlot::UNREAD);
         stage!(gate, synced, 0);
-        let verdict = if strict(skb, sk, gate, way) { DROP } else { PASS };
+        let verdict = if strict::<EARLY>(skb, sk, gate, way) { DROP } else { PASS };
         state::unlock(gate);
         return verdict;
     }
-    refuse(skb, sk, gate, way);
+    refuse::<EARLY>(skb, sk, gate, way);
     // Should the rules change, it is read again when it comes again.
     state::back(gate);
     state::unlock(gate);

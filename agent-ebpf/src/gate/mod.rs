@@ -1,10 +1,13 @@
 //! The gate: drops what rules in force refuse, before any byte of it reaches the application. Attached only while the
 //! node enforces. Every way out that is not a decision lets pass, and is counted.
 //!
+//! A server's first bytes may come before its connection has a socket (`early`).
+//!
 //! A connection is judged once (`stand`); where rules ask for methods, paths or hosts, or limit requests, its heads are
 //! read (`read`) by the machine of `weir_common::judge` and decided one by one (`decide`).
 
 pub(crate) mod decide;
+pub(crate) mod early;
 pub(crate) mod read;
 mod stand;
 pub(crate) mod state;
@@ -16,11 +19,11 @@ use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use weir_common::conn::{Ends, Role};
 use weir_common::judge::state as judge_state;
 use weir_common::record::Way;
-use weir_common::verdict::{Bank, GateSlot, SLOT_RESET, SWITCH_ACTIVE, Slot, Standing};
+use weir_common::verdict::{Bank, GateSlot, SWITCH_ACTIVE, Standing};
 
 use crate::conn::{stage, staged};
-use crate::maps::{BANKS, GATE_SCRATCH, SLOTS_OF_RULES};
-use crate::packet::{self, Packet, SYN};
+use crate::maps::{BANKS, GATE_SCRATCH};
+use crate::packet::{self, Packet};
 use crate::{checksum, knobs, track};
 use read::{Step, go};
 use state::Gate;
@@ -44,7 +47,7 @@ pub(crate) fn admit(skb: *mut __sk_buff, way: Way) -> i32 {
     }
     // SAFETY: a full socket, checked for null.
     if unsafe { (*sk).state } == track::TCP_LISTEN {
-        return if way == Way::IN { arriving(skb) } else { PASS };
+        return if way == Way::IN { early::arriving(skb) } else { PASS };
     }
     let conn = track::storage(sk.cast(), 0);
     if conn.is_null() {
@@ -109,7 +112,8 @@ fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, p
     }
     if !place(gate, sk, way, packet) {
         let todo = staged!(gate, todo);
-        let verdict = if todo == EARLY || (todo == UNSEEN && decide::strict(skb, sk, gate, way)) { DROP } else { PASS };
+        let verdict =
+            if todo == EARLY || (todo == UNSEEN && decide::strict::<false>(skb, sk, gate, way)) { DROP } else { PASS };
         state::unlock(gate);
         return verdict;
     }
@@ -154,7 +158,7 @@ pub(crate) fn stand(skb: *mut __sk_buff, way: Way) -> i32 {
     }
     stand::end(gate);
     if listens {
-        return arrived(gate);
+        return early::arrived(skb, gate);
     }
     let packet = match packet::parse(skb) {
         Ok(Some(packet)) if packet.len != 0 => packet,
@@ -249,6 +253,13 @@ fn place(gate: *mut Gate, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool 
         }
         stage!(gate, table, number);
     }
+    ready(gate, packet, at);
+    true
+}
+
+/// The reader begins with this segment, at this sequence number.
+#[inline(always)]
+fn ready(gate: *mut Gate, packet: &Packet, at: u32) {
     state::keep(gate, at);
     let origin = packet.seq.wrapping_sub(packet.offset);
     stage!(gate, origin, origin);
@@ -256,7 +267,6 @@ fn place(gate: *mut Gate, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool 
     stage!(gate, end, packet.offset + packet.len);
     stage!(gate, place, 0);
     stage!(gate, filled, 0);
-    true
 }
 
 /// Whether no payload of this way passed before `seq`.
@@ -284,58 +294,4 @@ fn taken(sk: *mut bpf_sock, way: Way, end: u32) -> bool {
         let tcp = bpf_tcp_sock(sk);
         !tcp.is_null() && (*tcp).rcv_nxt.wrapping_sub(end).cast_signed() >= 0
     }
-}
-
-/// A packet whose socket is a listener: a new connection, or the last step of its handshake.
-#[inline(always)]
-fn arriving(skb: *mut __sk_buff) -> i32 {
-    let (mut payload, mut start) = (false, [0; 2]);
-    if let Ok(Some(packet)) = packet::parse(skb)
-        && packet.len != 0
-    {
-        // It completes the handshake, so both streams begin here.
-        (payload, start) = (true, [packet.seq, packet.ack]);
-    }
-    if !payload && packet::flags(skb) & SYN == 0 {
-        return PASS;
-    }
-    let gate = table::at::<Gate>(GATE_SCRATCH.as_ptr(), 0);
-    if gate.is_null() {
-        return PASS;
-    }
-    stage!(gate, begun, 0);
-    stage!(gate, start[0], start[0]);
-    stage!(gate, start[1], start[1]);
-    stage!(gate, peer[0], 0);
-    stage!(gate, signal, u8::from(payload));
-    go(skb, Way::IN, Step::Stand);
-    table::count(GateSlot::DAMAGED);
-    PASS
-}
-
-/// As [`arriving`], after its connection was judged.
-#[inline(always)]
-fn arrived(gate: *mut Gate) -> i32 {
-    let payload = staged!(gate, signal) != 0;
-    let standing = staged!(gate, standing);
-    if standing == Standing::DENIED.0 {
-        let index = staged!(gate, base).wrapping_sub(1);
-        let slot = table::at::<Slot>(SLOTS_OF_RULES.as_ptr(), index);
-        // SAFETY: null, or a map value.
-        let resets = unsafe { slot.as_ref() }.is_some_and(|slot| slot.flags & SLOT_RESET != 0);
-        if resets && !payload {
-            // Established first, so that it can be reset: in silence its client would wait.
-            return PASS;
-        }
-        // With payload the handshake is over: it comes again, and is refused with its connection.
-        table::met(index, if payload { Met::Segment } else { Met::Attempt });
-        table::count(GateSlot::REFUSED);
-        return DROP;
-    }
-    if payload && standing == Standing::READ.0 {
-        // Its bytes would reach the application unread. They come again when the connection is established.
-        table::count(GateSlot::EARLY);
-        return DROP;
-    }
-    PASS
 }

@@ -1,6 +1,6 @@
 //! Reads request heads byte by byte, up to one that a rule may meet.
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_tail_call;
 use weir_common::judge::{Classes, Signal, quiet, step};
 use weir_common::record::Way;
@@ -8,7 +8,7 @@ use weir_common::verdict::{GateSlot, MASKS as MASKS_MAX, Mask};
 
 use super::state::{Gate, WINDOW};
 use super::table::{self, Half};
-use super::{DROP, PASS, decide, state};
+use super::{DROP, PASS, decide, early, state};
 use crate::conn::{stage, staged};
 use crate::maps::{CLASSES, MASKS, STEPS_IN, STEPS_OUT};
 use crate::{copy, track};
@@ -38,6 +38,16 @@ pub(super) enum Step {
     Read = 1,
     /// Decide about a request.
     Decide = 2,
+    /// As `Read`, where the socket is a listener.
+    ReadEarly = 3,
+    /// As `Decide`, where the socket is a listener.
+    DecideEarly = 4,
+}
+
+/// The state that a step works on: the socket's, or where that is a listener this CPU's own.
+#[inline(always)]
+pub(super) fn state_of<const EARLY: bool>(sk: *mut bpf_sock) -> *mut Gate {
+    if EARLY { early::scratch() } else { table::gate(sk.cast(), 0) }
 }
 
 /// Goes on with another step; returns where the kernel allows no more of them.
@@ -50,12 +60,12 @@ pub(super) fn go(skb: *mut __sk_buff, way: Way, step: Step) {
 
 /// The step that reads.
 #[inline(always)]
-pub(crate) fn read(skb: *mut __sk_buff, way: Way) -> i32 {
+pub(crate) fn read<const EARLY: bool>(skb: *mut __sk_buff, way: Way) -> i32 {
     let sk = track::socket(skb);
     if sk.is_null() {
         return PASS;
     }
-    let gate = table::gate(sk.cast(), 0);
+    let gate = state_of::<EARLY>(sk);
     if gate.is_null() {
         return PASS;
     }
@@ -63,11 +73,11 @@ pub(crate) fn read(skb: *mut __sk_buff, way: Way) -> i32 {
     turns(skb, gate);
     let todo = staged!(gate, todo);
     if todo == todo::DECIDE {
-        go(skb, way, Step::Decide);
+        go(skb, way, if EARLY { Step::DecideEarly } else { Step::Decide });
     } else if todo == todo::READ {
-        go(skb, way, Step::Read);
+        go(skb, way, if EARLY { Step::ReadEarly } else { Step::Read });
     } else if todo == todo::DONE {
-        return done(gate);
+        return done::<EARLY>(gate);
     }
     if todo == todo::DAMAGED {
         table::count(GateSlot::DAMAGED);
@@ -78,14 +88,17 @@ pub(crate) fn read(skb: *mut __sk_buff, way: Way) -> i32 {
     // Not all of the segment could be read: what follows is read again from the next request that is certain to start.
     table::count(GateSlot::UNREAD);
     stage!(gate, synced, 0);
-    let verdict = if decide::strict(skb, sk, gate, way) { DROP } else { PASS };
+    let verdict = if decide::strict::<EARLY>(skb, sk, gate, way) { DROP } else { PASS };
     state::unlock(gate);
     verdict
 }
 
 /// All of the segment is read, and passes.
 #[inline(always)]
-pub(super) fn done(gate: *mut Gate) -> i32 {
+pub(super) fn done<const EARLY: bool>(gate: *mut Gate) -> i32 {
+    if EARLY {
+        stage!(gate, begun, early::READ);
+    }
     stage!(gate, next, staged!(gate, origin).wrapping_add(staged!(gate, end)));
     state::unlock(gate);
     PASS

@@ -104,7 +104,7 @@ pub(crate) struct Gate {
     pub todo: u8,
     /// 1: the client is on this node.
     pub at_client: u8,
-    /// 1: its judgement has begun; 2: that of a packet whose socket is a listener.
+    /// 1: its judgement has begun; 2: that of a packet whose socket is a listener; `early::READ`.
     pub begun: u8,
     /// `VERDICT_*` of what is being decided.
     pub flags: u8,
@@ -171,6 +171,22 @@ pub(super) fn back(gate: *mut Gate) {
     unsafe { copy(&raw const (*gate).before, &raw mut (*gate).judge) };
     stage!(gate, request, staged!(gate, before_request));
     stage!(gate, next, staged!(gate, before_seq));
+}
+
+/// Goes on from where another state stands.
+#[inline(always)]
+pub(super) fn adopt(from: *mut Gate, to: *mut Gate) {
+    // SAFETY: fields of live map values.
+    unsafe {
+        copy(&raw const (*from).judge, &raw mut (*to).judge);
+        copy(&raw const (*from).before, &raw mut (*to).before);
+    }
+    stage!(to, next, staged!(from, next));
+    stage!(to, before_seq, staged!(from, before_seq));
+    stage!(to, request, staged!(from, request));
+    stage!(to, before_request, staged!(from, before_request));
+    stage!(to, table, staged!(from, table));
+    stage!(to, synced, 1);
 }
 
 /// Word by word: a copy as a whole would be a call of a bytewise `memcpy`.

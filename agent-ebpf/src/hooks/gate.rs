@@ -34,23 +34,35 @@ pub(crate) fn weir_stand_out(ctx: SkBuffContext) -> i32 {
 /// Reads heads of what is received.
 #[cgroup_skb(ingress)]
 pub(crate) fn weir_read_in(ctx: SkBuffContext) -> i32 {
-    read::read(ctx.as_ptr().cast(), Way::IN)
+    read::read::<false>(ctx.as_ptr().cast(), Way::IN)
 }
 
 /// Reads heads of what is sent.
 #[cgroup_skb(egress)]
 pub(crate) fn weir_read_out(ctx: SkBuffContext) -> i32 {
-    read::read(ctx.as_ptr().cast(), Way::OUT)
+    read::read::<false>(ctx.as_ptr().cast(), Way::OUT)
 }
 
 /// Decides about a request that is received.
 #[cgroup_skb(ingress)]
 pub(crate) fn weir_decide_in(ctx: SkBuffContext) -> i32 {
-    decide::decide(ctx.as_ptr().cast(), Way::IN)
+    decide::decide::<false>(ctx.as_ptr().cast(), Way::IN)
 }
 
 /// Decides about a request that is sent.
 #[cgroup_skb(egress)]
 pub(crate) fn weir_decide_out(ctx: SkBuffContext) -> i32 {
-    decide::decide(ctx.as_ptr().cast(), Way::OUT)
+    decide::decide::<false>(ctx.as_ptr().cast(), Way::OUT)
+}
+
+/// Reads heads of what a listener receives for a connection that has no socket yet.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_early_read(ctx: SkBuffContext) -> i32 {
+    read::read::<true>(ctx.as_ptr().cast(), Way::IN)
+}
+
+/// Decides about such a request.
+#[cgroup_skb(ingress)]
+pub(crate) fn weir_early_decide(ctx: SkBuffContext) -> i32 {
+    decide::decide::<true>(ctx.as_ptr().cast(), Way::IN)
 }

@@ -16,7 +16,7 @@ use crate::conn::Conn;
 use crate::stats::count;
 use crate::track::{self, CREATE, field};
 use crate::who;
-use crate::{early, emit, errand};
+use crate::{early, emit, errand, gate};
 
 /// `TCP_SYN_SENT`, `TCP_CLOSE` of `include/net/tcp_states.h`.
 /// `TCP_ESTABLISHED`, `TCP_CLOSE_WAIT`.
@@ -130,6 +130,11 @@ fn established(ops: *mut bpf_sock_ops, role: Role) {
     emit::announce(conn, &ends, conn.next, at);
     if role == Role::SERVER {
         early::take(conn, &ends);
+        // SAFETY: the context of a sock_ops program; checked in `storage`.
+        let sk = unsafe { (*ops).__bindgen_anon_2.sk };
+        if !sk.is_null() {
+            gate::early::adopt(sk, conn);
+        }
     }
 }
 

@@ -147,8 +147,12 @@ impl Gate {
         }
         self.activate(0)?;
         let ways = [
-            ("weir_gate_in", ["weir_stand_in", "weir_read_in", "weir_decide_in"], Place::Ingress),
-            ("weir_gate_out", ["weir_stand_out", "weir_read_out", "weir_decide_out"], Place::Egress),
+            (
+                "weir_gate_in",
+                &["weir_stand_in", "weir_read_in", "weir_decide_in", "weir_early_read", "weir_early_decide"][..],
+                Place::Ingress,
+            ),
+            ("weir_gate_out", &["weir_stand_out", "weir_read_out", "weir_decide_out"], Place::Egress),
         ];
         let mut links = Vec::new();
         for ((entry, steps, place), to) in ways.into_iter().zip(&mut self.steps) {

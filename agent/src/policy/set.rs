@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use weir_common::verdict::{Act, Active, AddressRow, Bank, Mask, PREFIXES, SLOT_RESET, SLOTS, Slot};
+use weir_common::verdict::{Act, Active, AddressRow, Bank, Mask, PREFIXES, SLOTS, Slot};
 
 use super::machine::{self, Conditions, Machine, MachineError};
 use super::prefix::Prefix;
@@ -157,10 +157,10 @@ impl RuleSet {
         self.around(client).filter(move |rule| shape.is_some_and(|shape| shape.is_of(rule)))
     }
 
-    /// Slots whose rules refuse in silence.
-    pub fn silent(&self) -> impl Iterator<Item = u16> {
-        let silent = |kept: &Kept| kept.slot.flags & SLOT_RESET == 0 && kept.slot.act == Act::DENY.0;
-        (0..).zip(&self.slots).filter(move |(_, kept)| kept.as_ref().is_some_and(silent)).map(|(at, _)| at)
+    /// Slots whose rules refuse: in silence, or what comes before its connection has a socket.
+    pub fn refusing(&self) -> impl Iterator<Item = u16> {
+        let refuses = |kept: &Kept| kept.slot.act == Act::DENY.0 || kept.slot.act == Act::LIMIT.0;
+        (0..).zip(&self.slots).filter(move |(_, kept)| kept.as_ref().is_some_and(refuses)).map(|(at, _)| at)
     }
 
     /// All rules that a slot stands for, by id.

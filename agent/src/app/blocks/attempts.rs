@@ -1,4 +1,5 @@
-//! Attempts to connect that the kernel half refused unanswered (`end: drop`): no call comes of them, only a count.
+//! What the kernel half refused unanswered: attempts to connect (`end: drop`), and data that comes before its connection
+//! has a socket. No call comes of them, only a count.
 //!
 //! The kernel half counts by slot, and never starts anew. What a slot had counted when it was written is its base; what
 //! a rule had when it left its slot is carried over if it comes again.
@@ -35,7 +36,7 @@ impl Attempts {
         for (id, count) in self.carried.iter().filter(|(id, count)| **count > 0 && set.get(id).is_some()) {
             out.insert(Arc::clone(id), Of { count: *count, rules: 1, first: true });
         }
-        for slot in set.silent() {
+        for slot in set.refusing() {
             let count = self.counted(kernel, slot);
             if count == 0 {
                 continue;
@@ -57,7 +58,7 @@ impl Attempts {
             let first = set.sharing(slot).next().filter(|_| count > 0)?;
             Some((slot, count, Arc::clone(&first.id)))
         };
-        set.silent().filter_map(of).collect()
+        set.refusing().filter_map(of).collect()
     }
 
     /// The set has changed, and the change is not in the kernel half yet.
