@@ -167,6 +167,7 @@ impl Who {
             Self::Within(namespace, who) => {
                 same(attribute("k8s.namespace.name"), namespace) && who.as_ref().is_none_or(|who| who.is(service))
             }
+            Self::All(all) => all.iter().all(|who| who.is(service)),
         }
     }
 }
@@ -326,6 +327,52 @@ mod tests {
         let kept = call("192.0.2.1", "");
         assert_eq!(set.get("lax").unwrap().meets(&Seen::of(&kept), 0), Meets::Unknown);
         assert_eq!(who(&set, &kept, 0), None);
+    }
+
+    #[test]
+    fn all_keys_of_an_end_hold_together() {
+        let set = rules(&[serde_json::json!({
+            "id": "r", "client": {"service": ["a", "b"], "unit": "u", "container": "0123456789ab"}, "path": "/x",
+        })]);
+        let rule = set.get("r").unwrap();
+        assert_eq!(rule.client_who.len(), 2, "{:?}", rule.client_who);
+        let shown = "service a and unit u.service and container 0123456789ab";
+        assert_eq!(rule.client_who[0].to_string(), shown);
+        assert_eq!(set.groups().count(), 2, "one number for each combination");
+        assert_eq!(rule.conditions(), 4);
+        let service = |name: &str, unit: Option<&str>, container: Option<&str>| Service {
+            name: name.into(),
+            unit: unit.map(Arc::from),
+            container_id: container.map(Arc::from),
+            ..Service::unknown()
+        };
+        let id = Some("0123456789abcdef");
+        for (service, met) in [
+            (service("a", Some("u.service"), id), true),
+            (service("b", Some("u.service"), id), true),
+            (service("c", Some("u.service"), id), false),
+            (service("a", Some("v.service"), id), false),
+            (service("a", None, id), false),
+            (service("a", Some("u.service"), None), false),
+        ] {
+            assert_eq!(rule.client_who.iter().any(|who| who.is(&service)), met, "{service:?}");
+            let mut call = call("192.0.2.1", "/x");
+            call.kind = Kind::Client;
+            call.service = Arc::new(service);
+            let got = rule.meets(&Seen::of(&call), 0);
+            assert_eq!(got, if met { Meets::Yes } else { Meets::No });
+        }
+        // As many combinations as there are numbers, and not one more.
+        let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
+        let written = |units: usize| {
+            let end = serde_json::json!({"service": many(8), "unit": many(units)});
+            let rule = serde_json::from_value(serde_json::json!({"client": end, "path": "/"})).unwrap();
+            let (source, author) = (Source::Control, "t".into());
+            let arrival = Arrival { source, author, monotonic_ns: 1, unix_ns: 1, id: "made".into() };
+            check(&rule, &arrival, &Nowhere).map(|rule| rule.client_who.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(written(8), Ok(64));
+        assert!(written(9).unwrap_err().starts_with("client: more than 64 combinations"));
     }
 
     #[test]
