@@ -12,7 +12,8 @@ use crate::config::{Instrumented, Select, Settings};
 use crate::export::{Exporter, Metrics};
 use crate::graph::Graph;
 use crate::meter::{Count, Meter};
-use crate::model::{Exchange, Kind, Role, Verdict};
+use crate::model::{Exchange, Kind, Operation, Role, Verdict};
+use crate::policy::meet::ambiguous;
 use crate::policy::proxies::{Ignored, Proxies};
 use crate::recent::Recent;
 use crate::redact::Redactor;
@@ -104,6 +105,8 @@ impl Judge {
                 };
                 self.meter.add(count, 1);
             }
+            let Operation::Http(http) = &mut exchange.call.operation;
+            http.unclear = http.sent.take().map_or(0, |head| ambiguous(&head));
             // Rules read what the redactor takes away.
             self.blocks.saw(&exchange);
             if exchange.verdict == Verdict::Allowed
@@ -173,5 +176,66 @@ fn server_port(exchange: &Exchange) -> u16 {
     match exchange.kind {
         Kind::Client => exchange.connection.remote.port(),
         Kind::Server => exchange.connection.local.port(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use weir_common::judge::unclear;
+
+    use super::*;
+    use crate::model::Thread;
+    use crate::proto::http1::Http1;
+    use crate::proto::{Chunk, Parser as _, Side};
+
+    const FIELDS: [&str; 18] = [
+        "Host: a.test\r\n",
+        "Host: b.test:80\r\n",
+        "host:\t[::1]:8080 \r\n",
+        "Host: u@a.test\r\n",
+        "Host: a.test, b.test\r\n",
+        "Host:\r\n",
+        "Host : a.test\r\n",
+        "Content-Length: 0\r\n",
+        "Content-Length: 00\n",
+        "Content-Length: +0\r\n",
+        "Content-Length: 0, 0\r\n",
+        "Content-Length:\r\n",
+        "Transfer-Encoding: Chunked\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked;a=b\r\n",
+        "X: a\r\n b\r\n",
+        "no field\r\n",
+        "User-Agent: x\r\n",
+    ];
+
+    proptest! {
+        /// A head that is not kept whole is plain: reading it byte by byte, as the kernel half does, finds nothing else.
+        #[test]
+        fn what_is_not_kept_is_plain(
+            line in select(vec!["GET / HTTP/1.1\r\n", "GET /a HTTP/1.0\n", "GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n"]),
+            fields in prop::collection::vec(select(FIELDS.to_vec()), 0..5),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let head = format!("{line}{}\r\n", fields.concat());
+            let whole = ambiguous(head.as_bytes());
+            for at in [0, cut.index(head.len())] {
+                let (mut http, mut calls) = (Http1::new(false), Vec::new());
+                let (first, rest) = head.as_bytes().split_at(at);
+                for bytes in [first, rest].into_iter().filter(|bytes| !bytes.is_empty()) {
+                    let chunk = Chunk { side: Side::Client, at: 1, seq: 1, bytes, by: Thread::default() };
+                    http.feed(chunk, &mut calls);
+                }
+                http.close(crate::proto::Close::Gone, 2, &mut calls);
+                prop_assert_eq!(calls.len(), 1);
+                let Operation::Http(http) = &calls[0].operation;
+                match &http.sent {
+                    None => prop_assert_eq!(whole & !unclear::TARGET, 0, "{:?}", head),
+                    Some(sent) => prop_assert_eq!(&**sent, head.as_bytes()),
+                }
+            }
+        }
     }
 }

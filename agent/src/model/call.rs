@@ -117,6 +117,11 @@ pub struct Http {
     /// Keyed hash of a header that names the request itself (`X-Request-Id` and the like). Kept for as long as it takes
     /// to join calls.
     pub request_id: Option<u64>,
+    /// The head as it was sent, up to 16 KiB, where more of it than its target may be read differently by different
+    /// servers; taken out when calls are judged.
+    pub sent: Option<Box<[u8]>>,
+    /// How, bits of `weir_common::judge::unclear`; set when calls are judged.
+    pub unclear: u16,
 }
 
 /// What was called, by protocol.

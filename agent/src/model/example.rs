@@ -30,6 +30,8 @@ pub(crate) fn exchange(kind: Kind) -> Exchange {
                 way: None,
                 user_agent: Some("curl/8.5.0".into()),
                 request_id: None,
+                sent: None,
+                unclear: 0,
             }),
             request: Message {
                 first: Stamp { at: 1_000, seq: 1, by: Thread::default() },

@@ -8,6 +8,7 @@ use super::machine::Conditions;
 use super::pattern::{HostPattern, PathPattern, PatternError};
 use super::prefix::{Prefix, PrefixError, disjoint};
 use super::rule::{Action, Ending, Limit, Mode, Rule, Source, Until, Who};
+use super::set::GROUPS_MAX;
 use super::written::{OneOrMore, WrittenEnd, WrittenLimit, WrittenRule};
 
 /// Longest TTL: 10 years, so that deadlines stay far from their type's end.
@@ -155,7 +156,7 @@ fn checked(
 ) -> Result<Rule, CheckError> {
     let id = written.id.as_deref().map_or_else(|| Ok(Arc::clone(&arrival.id)), id)?;
     let action = action(written)?;
-    let (client_who, server_who) = (who(&written.client)?, who(&written.server)?);
+    let (client_who, server_who) = (who(&written.client, "client")?, who(&written.server, "server")?);
     if !written.client.port.as_slice().is_empty() {
         return Err(CheckError::Key {
             key: "client.port",
@@ -219,7 +220,7 @@ fn safe(rule: &Rule, world: &dyn World) -> Result<(), CheckError> {
         return Err(CheckError::Everything);
     }
     for &port in &rule.ports {
-        let addresses = rule.servers.iter().map(single).chain([None]);
+        let addresses = rule.servers.iter().map(Prefix::single).chain([None]);
         for address in addresses {
             if let Some(what) = world.own(address, port).filter(|_| !harmless) {
                 return Err(CheckError::Own { key: "server.port", what });
@@ -232,16 +233,12 @@ fn safe(rule: &Rule, world: &dyn World) -> Result<(), CheckError> {
     if let Some(prefix) = rule.clients.iter().find(|prefix| prefix.is_too_wide()) {
         return Err(CheckError::Wide(*prefix));
     }
-    for address in rule.clients.iter().filter_map(single) {
+    for address in rule.clients.iter().filter_map(Prefix::single) {
         if let Some(what) = world.shared(address) {
             return Err(CheckError::Shared { address, what });
         }
     }
     Ok(())
-}
-
-fn single(prefix: &Prefix) -> Option<IpAddr> {
-    (prefix.len == 128).then(|| IpAddr::from(prefix.bytes).to_canonical())
 }
 
 fn id(text: &str) -> Result<Arc<str>, CheckError> {
@@ -332,46 +329,69 @@ fn prefixes(key: &'static str, values: &OneOrMore<String>) -> Result<Vec<Prefix>
     bounded(key, values)?.iter().map(|text| text.parse().map_err(|cause| CheckError::Prefix { key, cause })).collect()
 }
 
-fn who(end: &WrittenEnd) -> Result<Vec<Who>, CheckError> {
-    let mut out = Vec::new();
-    let mut take =
-        |key, values: &OneOrMore<String>, make: &dyn Fn(&str) -> Option<Who>, wanted| -> Result<(), CheckError> {
+/// The identities of one end: alternatives of each other, each with a value of every key that is given.
+fn who(end: &WrittenEnd, at: &'static str) -> Result<Vec<Who>, CheckError> {
+    let keys = identities(end)?;
+    let mut out: Vec<Vec<Who>> = Vec::new();
+    for (values, first) in keys.into_iter().filter(|values| !values.is_empty()).zip((0..).map(|n| n == 0)) {
+        let with = |who: &Vec<Who>| {
+            let who = who.clone();
+            values.iter().map(move |value| [&who[..], std::slice::from_ref(value)].concat()).collect::<Vec<_>>()
+        };
+        out = if first { with(&Vec::new()) } else { out.iter().flat_map(with).collect() };
+        if out.len() > GROUPS_MAX {
+            let why = "more than 64 combinations of identities: split the rule";
+            return Err(CheckError::Key { key: at, why });
+        }
+    }
+    let joined = |mut who: Vec<Who>| if who.len() == 1 { who.swap_remove(0) } else { Who::All(who.into()) };
+    Ok(out.into_iter().map(joined).collect())
+}
+
+/// The values of each key.
+fn identities(end: &WrittenEnd) -> Result<[Vec<Who>; 6], CheckError> {
+    let take =
+        |key, values: &OneOrMore<String>, make: &dyn Fn(&str) -> Option<Who>, wanted| -> Result<Vec<Who>, CheckError> {
+            let mut out = Vec::new();
             for value in bounded(key, values)? {
                 let named = !value.is_empty() && value.len() <= 253;
                 let who = if named { make(value) } else { None };
-                out.push(who.ok_or_else(|| CheckError::Value { key, value: shown(value), wanted })?);
+                let who = who.ok_or_else(|| CheckError::Value { key, value: shown(value), wanted })?;
+                if !out.contains(&who) {
+                    out.push(who);
+                }
             }
-            Ok(())
+            Ok(out)
         };
     // `task_comm` has 15 bytes; a longer name is cut as the kernel cuts it.
     let comm =
         |name: &str| name.is_char_boundary(name.len().min(15)).then(|| Who::Process(name[..name.len().min(15)].into()));
-    take(
+    let processes = take(
         "process",
         &end.process,
         &|name| (!name.contains('/')).then(|| comm(name)).flatten(),
         "an executable's name without its path",
     )?;
-    take("service", &end.service, &|name| Some(Who::Service(name.into())), "a service name")?;
+    let services = take("service", &end.service, &|name| Some(Who::Service(name.into())), "a service name")?;
     let unit =
         |name: &str| Some(Who::Unit(if name.contains('.') { name.into() } else { format!("{name}.service").into() }));
-    take("unit", &end.unit, &unit, "a systemd unit")?;
+    let units = take("unit", &end.unit, &unit, "a systemd unit")?;
     let hex = |id: &str| id.len() >= 12 && id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    take(
+    let containers = take(
         "container",
         &end.container,
         &|id| hex(id).then(|| Who::Container(id.to_ascii_lowercase().into())),
         "at least 12 hexadecimal digits of a container id",
     )?;
-    take(
+    let pods = take(
         "pod",
         &end.pod,
         &|name| (name.split('/').filter(|part| !part.is_empty()).count() == 2).then(|| Who::Pod(name.into())),
         "namespace/name",
     )?;
     let attribute = |text: &str| text.split_once('=').map(|(key, value)| Who::Attribute(key.into(), value.into()));
-    take("attribute", &end.attribute, &attribute, "key=value")?;
-    Ok(out)
+    let attributes = take("attribute", &end.attribute, &attribute, "key=value")?;
+    Ok([processes, services, units, containers, pods, attributes])
 }
 
 fn request(written: &WrittenRule) -> Result<Conditions, CheckError> {

@@ -97,7 +97,7 @@ mod tests {
             (json!({ "pod": "shop/web-1" }), [true, false, false]),
             (json!({ "service": "web" }), [true, true, false]),
             (json!({ "service": "other" }), [false, false, false]),
-            (json!({ "attribute": "k8s.namespace.name=shop", "pod": ["web-2"] }), [true, true, false]),
+            (json!({ "attribute": "k8s.namespace.name=shop", "pod": ["web-2"] }), [false, true, false]),
         ] {
             let rule = within(json!({ "client": { "address": "192.0.2.0/24" }, "server": server })).unwrap();
             let is = |service: Service| rule.server_who.iter().any(|who| who.is(&service));

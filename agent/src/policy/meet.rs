@@ -4,13 +4,13 @@
 //! | head | rule with a path | rule marked strict |
 //! |---|---|---|
 //! | plain | by the table of [`super::pattern`] | the same |
-//! | ambiguous (`weir_common::judge::unclear`) | by the table of [`super::pattern`] | met, whatever its path |
-//! | ambiguous in its fields alone (two `Host`, both framings) | not looked at: a call keeps no fields | the same |
-//! | its target was not kept (privacy `strict`) | unknown | unknown |
+//! | ambiguous in its path (`weir_common::judge::unclear`) | by the table of [`super::pattern`] | met, whatever its path |
+//! | ambiguous elsewhere (two `Host`, both framings) | by what was read last | met, whatever it asks for |
+//! | its target or host was not kept (privacy `strict`) | unknown | unknown |
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use weir_common::judge::{Judge, Signal, step};
 
@@ -68,18 +68,31 @@ impl<'a> Seen<'a> {
 
     /// Why the head is ambiguous, bits of `weir_common::judge::unclear`; 0: it is not.
     #[must_use]
-    pub fn unclear(&self, machine: &Machine) -> u16 {
-        let host = self.http.host.as_deref().unwrap_or_default();
-        let head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n\r\n", self.http.method.as_str(), self.http.target);
-        let mut regs = Judge::START;
-        for byte in head.bytes() {
-            match step(machine, &machine.classes, &mut regs, byte) {
-                Some(Signal::Next | Signal::First | Signal::Target) => {}
-                Some(Signal::Head | Signal::Body | Signal::Stop) | None => break,
-            }
+    pub fn unclear(&self) -> u16 {
+        let Http { method, target, unclear, .. } = self.http;
+        // One that was not kept whole is plain but for its target.
+        let plain = target.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_~-".contains(&byte));
+        if plain {
+            return *unclear;
         }
-        regs.unclear
+        *unclear | ambiguous(format!("{} {target} HTTP/1.1\r\n\r\n", method.as_str()).as_bytes())
     }
+}
+
+/// Why a request's head, as it was sent, is ambiguous: bits of `weir_common::judge::unclear`. The grammar alone says it,
+/// whatever the rules are.
+#[must_use]
+pub fn ambiguous(head: &[u8]) -> u16 {
+    static GRAMMAR: LazyLock<Option<Machine>> = LazyLock::new(|| Machine::build(&[]).ok());
+    let Some(machine) = &*GRAMMAR else { return 0 };
+    let mut regs = Judge::START;
+    for &byte in head {
+        match step(machine, &machine.classes, &mut regs, byte) {
+            Some(Signal::Next | Signal::First | Signal::Target) => {}
+            Some(Signal::Head | Signal::Body | Signal::Stop) | None => break,
+        }
+    }
+    regs.unclear
 }
 
 /// Whether a rule is about a call.
@@ -118,22 +131,33 @@ impl Rule {
         {
             return Meets::No;
         }
+        if self.strict && unclear & !weir_common::judge::unclear::TARGET != 0 {
+            return Meets::Yes;
+        }
         let wanted = &self.request;
         let method = seen.http.method.as_str();
         if !(wanted.methods.is_empty() || wanted.methods.iter().any(|name| **name == *method)) {
             return Meets::No;
         }
+        // What privacy `strict` takes away.
+        let kept = !seen.http.target.is_empty();
         let host = seen.http.host.as_deref().unwrap_or_default();
+        if !wanted.hosts.is_empty() && host.is_empty() && !kept {
+            return Meets::Unknown;
+        }
         if !(wanted.hosts.is_empty() || wanted.hosts.iter().any(|pattern| pattern.matches(host))) {
             return Meets::No;
         }
         if wanted.paths.is_empty() {
             return Meets::Yes;
         }
-        if seen.http.target.is_empty() {
+        if self.strict && unclear != 0 {
+            return Meets::Yes;
+        }
+        if !kept {
             return Meets::Unknown;
         }
-        let met = self.strict && unclear != 0 || wanted.paths.iter().any(|path| path.matches(&seen.http.target));
+        let met = wanted.paths.iter().any(|path| path.matches(&seen.http.target));
         if met { Meets::Yes } else { Meets::No }
     }
 
@@ -167,6 +191,7 @@ impl Who {
             Self::Within(namespace, who) => {
                 same(attribute("k8s.namespace.name"), namespace) && who.as_ref().is_none_or(|who| who.is(service))
             }
+            Self::All(all) => all.iter().all(|who| who.is(service)),
         }
     }
 }
@@ -225,7 +250,7 @@ pub fn judge(set: &RuleSet, seen: &Seen<'_>, buckets: &mut Buckets, now: u64, en
         .filter(|rule| {
             let unclear = match unclear {
                 Some(known) => known,
-                None if rule.strict => *unclear.insert(seen.unclear(set.machine())),
+                None if rule.strict => *unclear.insert(seen.unclear()),
                 None => 0,
             };
             !rule.is_over(now) && rule.meets(seen, unclear) == Meets::Yes
@@ -326,6 +351,76 @@ mod tests {
         let kept = call("192.0.2.1", "");
         assert_eq!(set.get("lax").unwrap().meets(&Seen::of(&kept), 0), Meets::Unknown);
         assert_eq!(who(&set, &kept, 0), None);
+    }
+
+    #[test]
+    fn what_is_ambiguous_beside_its_target_meets_strict_rules_whatever_they_ask_for() {
+        let set = rules(&[
+            serde_json::json!({"id": "lax", "path": "/admin"}),
+            serde_json::json!({"id": "strict", "strict": true, "path": "/x", "method": "PUT", "server": {"host": "h"}}),
+        ]);
+        let with = |target: &str, head: &str| {
+            let mut call = call("192.0.2.1", target);
+            let Operation::Http(http) = &mut call.call.operation;
+            http.unclear = ambiguous(head.as_bytes());
+            call
+        };
+        let twice = "GET /y HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n";
+        assert_eq!(who(&set, &with("/y", twice), 0).as_deref(), Some("strict"));
+        assert_eq!(who(&set, &with("/y", "GET /y HTTP/1.1\r\nHost: a\r\n\r\n"), 0), None);
+        // Of its target alone: method and host are what they seem.
+        assert_eq!(who(&set, &call("192.0.2.1", "/y%2Fx"), 0), None);
+        // A host that was not kept may be any.
+        let mut kept = call("192.0.2.1", "");
+        let Operation::Http(http) = &mut kept.call.operation;
+        (http.method, http.host) = (Method::Known("PUT"), None);
+        assert_eq!(set.get("strict").unwrap().meets(&Seen::of(&kept), 0), Meets::Unknown);
+    }
+
+    #[test]
+    fn all_keys_of_an_end_hold_together() {
+        let set = rules(&[serde_json::json!({
+            "id": "r", "client": {"service": ["a", "b"], "unit": "u", "container": "0123456789ab"}, "path": "/x",
+        })]);
+        let rule = set.get("r").unwrap();
+        assert_eq!(rule.client_who.len(), 2, "{:?}", rule.client_who);
+        let shown = "service a and unit u.service and container 0123456789ab";
+        assert_eq!(rule.client_who[0].to_string(), shown);
+        assert_eq!(set.groups().count(), 2, "one number for each combination");
+        assert_eq!(rule.conditions(), 4);
+        let service = |name: &str, unit: Option<&str>, container: Option<&str>| Service {
+            name: name.into(),
+            unit: unit.map(Arc::from),
+            container_id: container.map(Arc::from),
+            ..Service::unknown()
+        };
+        let id = Some("0123456789abcdef");
+        for (service, met) in [
+            (service("a", Some("u.service"), id), true),
+            (service("b", Some("u.service"), id), true),
+            (service("c", Some("u.service"), id), false),
+            (service("a", Some("v.service"), id), false),
+            (service("a", None, id), false),
+            (service("a", Some("u.service"), None), false),
+        ] {
+            assert_eq!(rule.client_who.iter().any(|who| who.is(&service)), met, "{service:?}");
+            let mut call = call("192.0.2.1", "/x");
+            call.kind = Kind::Client;
+            call.service = Arc::new(service);
+            let got = rule.meets(&Seen::of(&call), 0);
+            assert_eq!(got, if met { Meets::Yes } else { Meets::No });
+        }
+        // As many combinations as there are numbers, and not one more.
+        let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
+        let written = |units: usize| {
+            let end = serde_json::json!({"service": many(8), "unit": many(units)});
+            let rule = serde_json::from_value(serde_json::json!({"client": end, "path": "/"})).unwrap();
+            let (source, author) = (Source::Control, "t".into());
+            let arrival = Arrival { source, author, monotonic_ns: 1, unix_ns: 1, id: "made".into() };
+            check(&rule, &arrival, &Nowhere).map(|rule| rule.client_who.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(written(8), Ok(64));
+        assert!(written(9).unwrap_err().starts_with("client: more than 64 combinations"));
     }
 
     #[test]

@@ -62,6 +62,12 @@ impl Prefix {
         Self { bytes: masked(self.bytes, len), len }
     }
 
+    /// The address, where it is a single one.
+    #[must_use]
+    pub fn single(&self) -> Option<IpAddr> {
+        (self.len == 128).then(|| IpAddr::from(self.bytes).to_canonical())
+    }
+
     /// The prefix holds this address.
     #[must_use]
     pub fn holds(&self, address: IpAddr) -> bool {

@@ -105,6 +105,19 @@ pub enum Who {
     Attribute(Box<str>, Box<str>),
     /// A pod of this namespace of Kubernetes, any or one that is also this.
     Within(Box<str>, Option<Box<Who>>),
+    /// All of these at once, at least two.
+    All(Box<[Who]>),
+}
+
+impl Who {
+    /// How many conditions it is made of.
+    fn conditions(&self) -> u32 {
+        match self {
+            Self::Within(_, who) => 1 + who.as_ref().map_or(0, |who| who.conditions()),
+            Self::All(all) => all.iter().map(Self::conditions).sum(),
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Display for Who {
@@ -118,6 +131,10 @@ impl fmt::Display for Who {
             Self::Attribute(key, value) => write!(out, "{key}={value}"),
             Self::Within(namespace, None) => write!(out, "namespace {namespace}"),
             Self::Within(namespace, Some(who)) => write!(out, "{who} in namespace {namespace}"),
+            Self::All(all) => all.iter().enumerate().try_for_each(|(at, who)| {
+                let and = if at == 0 { "" } else { " and " };
+                write!(out, "{and}{who}")
+            }),
         }
     }
 }
@@ -182,9 +199,9 @@ pub struct Rule {
     pub clients: Vec<Prefix>,
     /// Ends of single ones of `clients`, in their order, `CLOCK_MONOTONIC` nanoseconds; 0, or empty: the rule's own.
     pub ends: Vec<u64>,
-    /// Client identities on this node; empty: any.
+    /// Client identities on this node, alternatives of each other; empty: any.
     pub client_who: Vec<Who>,
-    /// Server identities on this node; empty: any.
+    /// Server identities on this node, alternatives of each other; empty: any.
     pub server_who: Vec<Who>,
     /// Server addresses; empty: any.
     pub servers: Vec<Prefix>,
@@ -240,22 +257,21 @@ impl Rule {
         self.server_who.is_empty() && !(self.client_who.is_empty() && self.servers.is_empty())
     }
 
-    /// Conditions it has, 0..=7: rules with more of them win over rules with fewer.
+    /// Conditions it has, one for each key that it names, 0..=19: rules with more of them win over rules with fewer.
     #[must_use]
     pub fn conditions(&self) -> u32 {
         let Conditions { methods, paths, hosts } = &self.request;
-        [
+        let keys = [
             !self.clients.is_empty(),
-            !self.client_who.is_empty(),
-            !self.server_who.is_empty() || !self.servers.is_empty(),
+            !self.servers.is_empty(),
             !self.ports.is_empty(),
             !methods.is_empty(),
             !paths.is_empty(),
             !hosts.is_empty(),
-        ]
-        .into_iter()
-        .map(u32::from)
-        .sum()
+        ];
+        // The alternatives of an end name the same keys.
+        let who = |who: &[Who]| who.first().map_or(0, Who::conditions);
+        keys.into_iter().map(u32::from).sum::<u32>() + who(&self.client_who) + who(&self.server_who)
     }
 
     /// The order of rules: priority, then allow over deny over limit over watch, then more conditions over fewer.

@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 /// Of this layout; part of the table's name.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Appends a call.
 pub(super) fn encode(exchange: &Exchange, out: &mut Vec<u8>) {
@@ -89,6 +89,7 @@ fn encode_call(call: &Call, out: &mut Out<'_>) {
         out.bytes(&[context.flags]);
     });
     out.option(http.user_agent.as_deref(), Out::text);
+    out.number(http.unclear.into());
     encode_message(&call.request, out);
     out.option(call.response.as_ref(), |out, response| encode_message(response, out));
     out.text(call.end.as_str());
@@ -117,6 +118,8 @@ fn decode_call(from: &mut In<'_, '_>) -> Option<Call> {
         way: None,
         user_agent: from.option(In::text)?.map(Box::from),
         request_id: None,
+        sent: None,
+        unclear: u16::try_from(from.number()?).ok()?,
     };
     Some(Call {
         operation: Operation::Http(http),

@@ -97,6 +97,7 @@ impl Redactor {
         let Operation::Http(http) = &mut exchange.call.operation;
         http.route = route;
         http.forwarded = None;
+        http.sent = None;
         if self.level == Level::Strict || !self.user_agent {
             http.user_agent = None;
         }

@@ -29,6 +29,8 @@ fn exchange(kind: Kind, target: &str) -> Exchange {
                 way: None,
                 user_agent: Some("curl/8 agent-s3cr3t".into()),
                 request_id: None,
+                sent: None,
+                unclear: 0,
             }),
             request: Message { first, last_at: 1, wire: 80, content: Some(0) },
             response: None,

@@ -44,6 +44,18 @@ const PATHS: [&str; 8] = ["/a", "=/a/b", "/a/{x}/c", "/", "/b", "=/", "/{x}", "/
 const SEGMENTS: [&str; 14] = ["a", "b", "c", "", ".", "..", "%61", "%2F", "a;x", "A", "%zz", "b%", "%2e%2e", "c\\"];
 const CLIENTS: [&str; 5] = ["127.0.5.7", "127.0.5.9", "127.0.6.1", "127.0.7.1", "127.0.8.1"];
 
+/// Fields that servers read differently; what comes behind them is still a head.
+const ODD: [&str; 8] = [
+    "Host: b.h.test\r\n",
+    "Host: other.test\r\n",
+    "X: a\r\n folded: b\r\n",
+    "X : a\r\n",
+    "no field\r\n",
+    "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "Content-Length: +0\r\n",
+];
+
 fn rule(random: &mut Random, n: usize, port: u16) -> Value {
     let mut rule = json!({
         "id": format!("r{n}"), "mode": "enforce", "force": true, "reason": "generated", "server": {"port": port},
@@ -89,7 +101,13 @@ fn request(random: &mut Random) -> (IpAddr, String) {
     }
     let method = random.of(&["GET", "GET", "POST", "PUT", "DELETE"]);
     let body = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
-    (client, format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{body}Connection: close\r\n\r\n"))
+    let (space, odd) = match random.below(24) {
+        n @ 0..8 => ("", ODD[n]),
+        8 => (" ", ""),
+        _ => ("", ""),
+    };
+    let head = format!("{method} {space}{target} HTTP/1.1\r\nHost: {host}\r\n{odd}{body}Connection: close\r\n\r\n");
+    (client, head)
 }
 
 /// What the documented order looks at: priority, action, how many conditions.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::model::{Exchange, Filter};
-use crate::policy::machine::Machine;
 use crate::policy::meet::{Meets, Seen};
 use crate::policy::rule::Rule;
 use crate::recent::Recent;
@@ -24,16 +23,14 @@ fn kept(recent: &Recent) -> Vec<Arc<Exchange>> {
     recent.newest(&Filter { since_unix_ns: Some(since), ..Filter::default() }, CALLS)
 }
 
-fn meets(rule: &Rule, machine: Option<&Machine>, call: &Exchange) -> Meets {
+fn meets(rule: &Rule, call: &Exchange) -> Meets {
     let seen = Seen::of(call);
-    let unclear = machine.filter(|_| rule.strict).map_or(0, |machine| seen.unclear(machine));
+    let unclear = if rule.strict { seen.unclear() } else { 0 };
     rule.meets(&seen, unclear)
 }
 
 /// Calls, clients, services, rate and share. A limit is told as if it let nothing pass.
 pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
-    // The grammar alone says what is ambiguous.
-    let machine = Machine::build(&[]).ok();
     let calls = kept(recent);
     let (mut met, mut unknown, mut same) = (0_u64, 0_u64, 0_u64);
     let (mut clients, mut services) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, u64>::new());
@@ -42,7 +39,7 @@ pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
         first = first.min(call.start_unix_ns);
         last = last.max(call.start_unix_ns);
         same += u64::from(rule.at_client() == (call.kind == crate::model::Kind::Client));
-        match meets(rule, machine.as_ref(), call) {
+        match meets(rule, call) {
             Meets::No => {}
             Meets::Unknown => unknown += 1,
             Meets::Yes => {
@@ -71,11 +68,10 @@ pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
 
 /// Rules of higher rank that decide calls which the rule meets too.
 pub(super) fn winners(rule: &Rule, above: &[Arc<Rule>], recent: &Recent) -> Value {
-    let machine = Machine::build(&[]).ok();
     let mut won = BTreeMap::<String, u64>::new();
     for call in kept(recent) {
-        if meets(rule, machine.as_ref(), &call) == Meets::Yes
-            && let Some(winner) = above.iter().find(|other| meets(other, machine.as_ref(), &call) == Meets::Yes)
+        if meets(rule, &call) == Meets::Yes
+            && let Some(winner) = above.iter().find(|other| meets(other, &call) == Meets::Yes)
         {
             *won.entry(winner.id.to_string()).or_default() += 1;
         }

@@ -53,20 +53,33 @@ pub(super) struct Fields {
     pub(super) way: Option<Box<Forwarded>>,
     /// `Expect: 100-continue`.
     pub(super) expects: bool,
-    /// `Host`, the first one.
+    /// `Host`, the last one, as the kernel half reads it.
     pub(super) host: Option<Box<str>>,
     /// `User-Agent`, the first one.
     pub(super) agent: Option<Box<str>>,
     /// Hash of the first field that tells for whom it is forwarded.
     pub(super) forwarded: Option<u64>,
+    /// Of the fields that servers are known to read differently: those that came.
+    came: u8,
+    /// One of them came twice, or is not of its plain form.
+    odd: bool,
 }
+
+const LENGTH: u8 = 1;
+const CODING: u8 = 2;
+const HOST: u8 = 4;
 
 impl Fields {
     /// Takes one field. `cut`: the value is only the beginning of what was sent.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8], cut: bool) {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
-            4 if is("host") => keep(&mut self.host, value, HOST_KEPT),
+            4 if is("host") => {
+                self.host = None;
+                keep(&mut self.host, value, HOST_KEPT);
+                let plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+                self.comes(HOST, value.iter().all(plain));
+            }
             6 if is("expect") => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
             9 if is("forwarded") => {
                 forwarded::forwarded(value, cut, &mut self.way.get_or_insert_default().forwarded);
@@ -74,14 +87,31 @@ impl Fields {
             }
             9 if is("x-real-ip") => self.forward(value),
             10 if is("user-agent") => keep(&mut self.agent, value, AGENT_KEPT),
-            14 if is("content-length") => self.add_length(value, cut),
+            14 if is("content-length") => {
+                self.add_length(value, cut);
+                self.comes(LENGTH, (1..=15).contains(&value.len()) && value.iter().all(u8::is_ascii_digit));
+            }
             15 if is("x-forwarded-for") => {
                 forwarded::x_forwarded_for(value, cut, &mut self.way.get_or_insert_default().x_forwarded_for);
                 self.forward(value);
             }
-            17 if is("transfer-encoding") => self.add_coding(value, cut),
+            17 if is("transfer-encoding") => {
+                self.add_coding(value, cut);
+                self.comes(CODING, value.eq_ignore_ascii_case(b"chunked"));
+            }
             _ => self.propagation.add(name, value, cut),
         }
+    }
+
+    fn comes(&mut self, which: u8, plain: bool) {
+        self.odd |= !plain || self.came & which != 0;
+        self.came |= which;
+    }
+
+    /// Servers may read these fields differently: the head is to be looked at as it was sent. Lines that are no fields
+    /// are not seen here.
+    pub(super) fn odd(&self) -> bool {
+        self.odd || self.came & (LENGTH | CODING) == LENGTH | CODING
     }
 
     fn forward(&mut self, value: &[u8]) {

@@ -18,6 +18,8 @@ use super::line::{self, RequestLine, TARGET_KEPT};
 const FIELDS: usize = 64;
 /// Kept of a line, in bytes: longer ones lose their rest, which is scanned but not kept.
 const LINE_KEPT: usize = TARGET_KEPT + 1024;
+/// Kept of a request's head as it was sent, in bytes, where it is not of the plain form.
+const SENT_KEPT: usize = 16 * 1024;
 /// Kept of the end of such a line, in bytes: enough for ` HTTP/1.1` and spaces behind it.
 const END_KEPT: usize = 16;
 
@@ -41,6 +43,9 @@ pub(super) struct Head {
     pub(super) last_at: u64,
     /// Its end was not seen.
     pub(super) cut: bool,
+    /// A request's as it was sent, up to [`SENT_KEPT`], unless it is plain: nothing about it but its target can be read
+    /// differently.
+    pub(super) sent: Option<Box<[u8]>>,
 }
 
 /// Reads a whole head at the start of `bytes`, where that can be done at once.
@@ -68,7 +73,8 @@ pub(super) fn at_once(side: Side, bytes: &[u8], first: Stamp) -> Option<Head> {
     for header in headers.iter() {
         fields.add(header.name.as_bytes(), header.value, false);
     }
-    Some(Head { start, fields, first, wire: wire as u64, last_at: first.at, cut: false })
+    let sent = (side == Side::Client && fields.odd()).then(|| bytes.get(..wire.min(SENT_KEPT)).unwrap_or(bytes).into());
+    Some(Head { start, fields, first, wire: wire as u64, last_at: first.at, cut: false, sent })
 }
 
 /// What a [`Scanner`] made of its bytes.
@@ -82,7 +88,8 @@ pub(super) enum Scanned {
     Invalid,
 }
 
-/// Reads a head in pieces. Holds at most two lines of [`LINE_KEPT`] bytes, and what [`Fields`] keeps.
+/// Reads a head in pieces. Holds at most two lines of [`LINE_KEPT`] bytes, [`SENT_KEPT`] of the whole, and what
+/// [`Fields`] keeps.
 #[derive(Debug)]
 pub(super) struct Scanner {
     side: Side,
@@ -95,6 +102,8 @@ pub(super) struct Scanner {
     line: Line,
     /// The field before it, which may go on in it (obs-fold).
     field: Line,
+    /// A request's head as it was sent.
+    sent: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +152,7 @@ impl Scanner {
             last_at: 0,
             line: Line::default(),
             field: Line::default(),
+            sent: Vec::new(),
         }
     }
 
@@ -158,11 +168,13 @@ impl Scanner {
             let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
                 self.wire += rest.len() as u64;
                 self.line.push(rest);
+                self.send(rest);
                 return if self.start.is_some() || self.begun() { Scanned::More } else { Scanned::Invalid };
             };
             let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
             self.wire += end as u64 + 1;
             self.line.push(line);
+            self.send(rest.get(..=end).unwrap_or(rest));
             rest = after.get(1..).unwrap_or_default();
             match self.end_of_line() {
                 None => {}
@@ -171,6 +183,13 @@ impl Scanner {
             }
         }
         Scanned::More
+    }
+
+    fn send(&mut self, piece: &[u8]) {
+        if self.side == Side::Client {
+            let room = SENT_KEPT.saturating_sub(self.sent.len()).min(piece.len());
+            self.sent.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
     }
 
     /// The start line, so far without its end, can still become one. A long line is looked at whole only when it ends.
@@ -261,12 +280,14 @@ impl Scanner {
     pub(super) fn into_head(mut self, cut: bool) -> Option<Head> {
         // The field before the cut is whole; the line that was cut is not taken.
         self.take_field();
-        let Self { start, fields, first, wire, last_at, .. } = self;
-        Some(Head { start: start?, fields, first: first?, wire, last_at, cut })
+        let Self { side, start, fields, first, wire, last_at, sent, .. } = self;
+        let sent = (side == Side::Client).then(|| sent.into());
+        Some(Head { start: start?, fields, first: first?, wire, last_at, cut, sent })
     }
 
     /// Bytes held.
     pub(super) fn held(&self) -> usize {
-        [&self.line, &self.field].map(|line| line.bytes.capacity() + line.end.capacity()).iter().sum()
+        [&self.line, &self.field].map(|line| line.bytes.capacity() + line.end.capacity()).iter().sum::<usize>()
+            + self.sent.capacity()
     }
 }

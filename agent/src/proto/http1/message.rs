@@ -160,6 +160,8 @@ impl Http1 {
                     forwarded: head.fields.forwarded,
                     user_agent: head.fields.agent,
                     request_id,
+                    sent: head.sent,
+                    unclear: 0,
                 }),
                 request,
                 response: None,

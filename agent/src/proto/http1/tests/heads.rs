@@ -103,7 +103,7 @@ fn lenient_where_servers_are() {
         "GET  /x  HTTP/1.1 \r\nHost : h\r\n\r\n",
         "GET /x HTTP/1.1\r\nno field\r\n: empty\r\nHost: h\r\n\r\n",
         "GET /x HTTP/1.1\r\nA: b\r\n c\r\nHost:\r\n\t h \r\n\r\n",
-        "GET /x HTTP/1.4\r\nHost: h\r\nHost: other\r\n\r\n",
+        "GET /x HTTP/1.4\r\nHost: other\r\nHost: h\r\n\r\n",
         "GET /x HTTP/1.1\r\n folded at once\r\nHost: h\r\n\r\n",
         "GET /x HTTP/1.1\r\nBad\u{e4}: \0\r\nHost: h\r\n\r\n",
     ] {
