@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Orders that are taken before what is shown of them is checked
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     orders: u64,
     /// Orders a second until then
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]

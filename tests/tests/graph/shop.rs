@@ -7,7 +7,7 @@ use weir_tests::backends::Backends;
 use weir_tests::shop::truth::Truth;
 use weir_tests::shop::{Shop, checks};
 
-const ORDERS: u64 = 200;
+const ORDERS: u64 = 1000;
 
 #[test]
 fn d1_two_hosts_tell_one_graph_and_one_trace_an_order() -> Result<()> {

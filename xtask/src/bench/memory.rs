@@ -56,7 +56,7 @@ pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
 }
 
 /// A line of `/proc/PID/status` in MiB.
-fn status(pid: u32, name: &str) -> Result<f64> {
+pub(crate) fn status(pid: u32, name: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let kilobytes =

@@ -9,7 +9,7 @@ use weir_tests::ledger::count;
 use super::{
     bulk,
     cost::{self, Runs, Statistics},
-    enforce, load, memory,
+    enforce, identity, load, memory,
     sample::Samples,
     start,
     table::{Budget, Report, Row, number},
@@ -33,6 +33,8 @@ pub(crate) enum Part {
     Memory,
     /// Start to first call
     Start,
+    /// 10 000 processes and the metadata of 5 000 pods
+    Identity,
 }
 
 /// Measures the wanted parts; none means all. A part that breaks off is noted and the others go on.
@@ -40,7 +42,16 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
     let time = Duration::from_secs(seconds);
     let collector = Collector::start()?;
     let mut report = Report::new(rounds, seconds);
-    for part in [Part::Kernel, Part::Throughput, Part::Latency, Part::Bulk, Part::Enforce, Part::Memory, Part::Start] {
+    for part in [
+        Part::Kernel,
+        Part::Throughput,
+        Part::Latency,
+        Part::Bulk,
+        Part::Enforce,
+        Part::Memory,
+        Part::Start,
+        Part::Identity,
+    ] {
         if !parts.is_empty() && !parts.contains(&part) {
             continue;
         }
@@ -52,6 +63,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
             Part::Enforce => enforce::rows(rounds, time, &mut report),
             Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
             Part::Start => start_row(rounds, &mut report),
+            Part::Identity => identity::rows(&mut report),
         };
         if let Err(error) = done {
             eprintln!("bench: {part:?} broke off: {error:#}");
