@@ -168,6 +168,7 @@ impl Agent {
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
             resolver.watch(news);
             Arc::new(watch)
+            blocks.know(Arc::clone(&watch.state));
         });
         let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));
         let (asks, asked) = sync_channel(16);

@@ -28,6 +28,7 @@ use weir_common::verdict::GateSlot;
 use crate::clock;
 use crate::config::{self, Settings};
 use crate::kernel::destroy::Destroyer;
+use crate::identity::kube::State;
 use crate::kernel::load::Half;
 use crate::model::{Exchange, Kind, Verdict};
 use crate::policy::check::{Arrival, check};
@@ -194,6 +195,11 @@ impl Blocks {
         if book.allowed.renew(fresh) {
             allow(&book);
         }
+    /// Addresses of the cluster's Services and nodes are known from here on.
+    pub(super) fn know(&self, cluster: Arc<State>) {
+        self.book().allowed.know(cluster);
+    }
+
     }
 
     /// A process asks for a change: the ssh client that it works for is not to be met.
