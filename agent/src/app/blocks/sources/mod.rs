@@ -64,7 +64,7 @@ impl Blocks {
             for (n, written) in file.rules.iter().enumerate() {
                 let source = Source::File(Arc::clone(&path));
                 let author = format!("file {path}").into();
-                let rule = match check(written, &arrival(source, author, made(file, n)), &book.allowed) {
+                let mut rule = match check(written, &arrival(source, author, made(file, n)), &book.allowed) {
                     Ok(rule) => rule,
                     Err(error) => {
                         problems.push(file.problem(n, error.key(), &error.to_string()));
@@ -77,11 +77,13 @@ impl Blocks {
                     problems.push(file.problem(n, Some("id"), &text));
                     continue;
                 }
+                book.ends.settle(&mut rule, written);
+                let over = rule.is_over(clock::monotonic_ns());
                 let kept = (Arc::clone(&path), written.clone());
                 // The circuit breaker's doing holds until a reload, or until the rule is written anew.
                 let held = book.tripped.contains_key(&rule.id);
                 let back = !held && book.set.get(&rule.id).is_some_and(|old| old.mode != rule.mode);
-                if back || before.get(&rule.id) != Some(&kept) {
+                if !over && (back || before.get(&rule.id) != Some(&kept)) {
                     add.push((file, n, rule.clone()));
                 }
                 wanted.insert(rule.id, kept);
@@ -113,6 +115,8 @@ impl Blocks {
             }
             self.note(&book);
         }
+        book.ends.only(&Source::File("".into()), wanted.keys().map(|id| &**id));
+        book.ends.save();
         *before = wanted;
         Ok(book.set.rules().filter(|rule| matches!(rule.source, Source::File(_))).count())
     }
