@@ -116,6 +116,7 @@ impl Agent {
             format!("control.socket={}", scratch.join("control.sock").display()),
             format!("prometheus.listen={metrics}"),
             "recent.memory=1GiB".to_owned(),
+            format!("enforce.state={}", scratch.join("state").display()),
         ];
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
         let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();

@@ -13,6 +13,7 @@ mod refusals;
 mod reload;
 mod stats;
 mod translate;
+mod whole;
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -183,6 +184,7 @@ impl Agent {
 
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
             resolver.watch(news);
+            blocks.know(Arc::clone(&watch.state));
             Arc::new(watch)
         });
         let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));

@@ -72,6 +72,8 @@ pub struct Settings {
     pub policies: super::Policies,
     /// File of the audit log, absolute; `None`: changes are only logged.
     pub audit: Option<PathBuf>,
+    /// Folder of what is kept over a restart, absolute; `None`: nothing is.
+    pub state: Option<PathBuf>,
     /// Which calls are watched.
     pub select: Select,
 }
@@ -204,7 +206,8 @@ pub(super) fn usable(
         directory: check.absolute("enforce.directory", &written.enforce.directory),
         feeds: check.feeds(written),
         policies: check.policies(written),
-        audit: check.audit(written),
+        audit: check.absolute("enforce.audit", &written.enforce.audit),
+        state: check.absolute("enforce.state", &written.enforce.state),
         select: check.select(written),
     }
 }
@@ -388,17 +391,6 @@ impl Check<'_> {
             self.wrong("enforce.breaker.window", "is not from 5s to 10m");
         }
         Breaker { share, rise, ..written.enforce.breaker }
-    }
-
-    fn audit(&mut self, written: &Written) -> Option<PathBuf> {
-        let text = &written.enforce.audit;
-        if text.is_empty() {
-            return None;
-        }
-        if !Path::new(text).is_absolute() {
-            self.wrong("enforce.audit", &format!("`{text}` is not an absolute path; begin it with /"));
-        }
-        Some(PathBuf::from(text))
     }
 
     fn select(&mut self, written: &Written) -> Select {

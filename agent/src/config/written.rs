@@ -303,6 +303,9 @@ pub struct Enforce {
     pub cluster_namespaces: Vec<String>,
     /// File of the audit log; made with the first change. Empty: changes are only logged.
     pub audit: String,
+    /// Folder of what is kept over a restart: the last good list of each feed, and when rules with a time to live began;
+    /// read at the start. Empty: nothing is kept.
+    pub state: String,
 }
 
 /// The circuit breaker of drop rules. Of clients that a rule refuses, clients are counted, not requests; of services
@@ -442,6 +445,7 @@ impl Default for Enforce {
             policies: true,
             cluster_namespaces: Vec::new(),
             audit: "/var/log/weir/audit.log".to_owned(),
+            state: "/var/lib/weir".to_owned(),
         }
     }
 }

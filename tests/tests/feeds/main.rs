@@ -4,6 +4,7 @@
 mod crowdsec;
 mod directory;
 mod lists;
+mod restart;
 
 use std::process::Command;
 use std::time::Duration;

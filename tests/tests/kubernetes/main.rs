@@ -5,4 +5,5 @@ mod names;
 mod outage;
 mod peers;
 mod policies;
+mod shared;
 mod stage;

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::config::Settings;
+use crate::identity::kube::State;
 use crate::policy::check::World;
 use crate::policy::prefix::Prefix;
 
@@ -32,6 +34,8 @@ pub(super) struct Allowed {
     sessions: Vec<Session>,
     /// What has a name that could not be resolved.
     unresolved: Vec<&'static str>,
+    /// Who has which address in the cluster.
+    cluster: Option<Arc<State>>,
 }
 
 impl Allowed {
@@ -42,6 +46,7 @@ impl Allowed {
             prometheus: settings.prometheus.map(|address| address.port()),
             sessions: Vec::new(),
             unresolved: Vec::new(),
+            cluster: None,
         };
         out.take(Prefix::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8), true, "loopback");
         out.take(Prefix::host(Ipv6Addr::LOCALHOST.into()), true, "loopback");
@@ -71,6 +76,16 @@ impl Allowed {
             out.resolve(host.trim_matches(['[', ']']), "the OTLP endpoint");
         }
         out
+    }
+
+    /// Addresses of the cluster's Services and nodes stand for many, too.
+    pub(super) fn know(&mut self, cluster: Arc<State>) {
+        self.cluster = Some(cluster);
+    }
+
+    /// What the cluster tells of them.
+    pub(super) fn cluster(&self) -> Option<Arc<State>> {
+        self.cluster.clone()
     }
 
     fn take(&mut self, prefix: Prefix, soft: bool, what: &'static str) {
@@ -133,6 +148,7 @@ impl Allowed {
         fresh.entries.extend(self.entries.iter().filter(|entry| entry.what == SESSION).cloned());
         fresh.sessions = self.sessions.extract_if(.., |session| session.lives()).collect();
         fresh.log_in();
+        fresh.cluster = self.cluster.take();
         for entry in &mut fresh.entries {
             let same = |old: &&Entry| old.prefix == entry.prefix && old.what == entry.what;
             entry.saved = self.entries.iter().find(same).map_or(0, |old| old.saved);
@@ -189,7 +205,8 @@ impl Allowed {
 
 impl World for Allowed {
     fn shared(&self, address: IpAddr) -> Option<Box<str>> {
-        self.entries.iter().find(|entry| entry.prefix.holds(address)).map(|entry| entry.what.into())
+        let own = self.entries.iter().find(|entry| entry.prefix.holds(address)).map(|entry| entry.what.into());
+        own.or_else(|| self.cluster.as_ref()?.shared(address))
     }
 
     fn own(&self, _: Option<IpAddr>, port: u16) -> Option<Box<str>> {

@@ -11,6 +11,7 @@ use super::Refused;
 use super::allow::Allowed;
 use super::attempts::Attempts;
 use super::breaker::Breaker;
+use super::ends::Ends;
 use super::gate::Kernel;
 use super::hits::Hits;
 use super::log::Log;
@@ -33,6 +34,8 @@ pub(super) struct Book {
     pub(super) trips: BTreeMap<&'static str, u64>,
     /// What it did and was not exported yet.
     pub(super) alarms: Vec<(Arc<str>, String)>,
+    /// When rules that come by themselves end.
+    pub(super) ends: Ends,
     /// The configuration's mode.
     pub(super) configured: Mode,
     /// Why the kernel half could not be opened when it was last asked for.

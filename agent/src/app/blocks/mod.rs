@@ -6,6 +6,7 @@ mod book;
 mod breaker;
 mod crowd;
 mod document;
+mod ends;
 mod failures;
 mod gate;
 pub(super) mod groups;
@@ -27,6 +28,7 @@ use weir_common::verdict::GateSlot;
 
 use crate::clock;
 use crate::config::{self, Settings};
+use crate::identity::kube::State;
 use crate::kernel::destroy::Destroyer;
 use crate::kernel::load::Half;
 use crate::model::{Exchange, Kind, Verdict};
@@ -107,6 +109,7 @@ impl Blocks {
             attempts: attempts::Attempts::default(),
             alarms: Vec::new(),
             refused: None,
+            ends: ends::Ends::of(settings.state.as_deref()),
         };
         let destroyer = Destroyer::start();
         if let Err(error) = &destroyer {
@@ -145,8 +148,12 @@ impl Blocks {
         let mut rules = Vec::with_capacity(settings.rules.len());
         for (n, written) in settings.rules.iter().enumerate() {
             let arrival = arrival(Source::Config, "config".into(), format!("config-{n}").into());
-            rules.push(check(written, &arrival, &fresh).map_err(|error| Refused::Config(n, error))?);
+            let mut rule = check(written, &arrival, &fresh).map_err(|error| Refused::Config(n, error))?;
+            book.ends.settle(&mut rule, written);
+            rules.push(rule);
         }
+        let ids: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.id)).collect();
+        rules.retain(|rule| !rule.is_over(clock::monotonic_ns()));
         let old: Vec<Arc<Rule>> = book.set.rules().filter(|rule| rule.source == Source::Config).cloned().collect();
         let new: Vec<Arc<Rule>> = rules.iter().cloned().map(Arc::new).collect();
         let changed = !(old.is_empty() && rules.is_empty());
@@ -175,6 +182,8 @@ impl Blocks {
                 tracing::warn!(%error, "a change of the circuit breaker is not in the audit log");
             }
         }
+        book.ends.only(&Source::Config, ids.iter().map(|id| &**id));
+        book.ends.save();
         book.breaker.set(threshold(settings));
         self.failures().set(rise(settings));
         book.tripped.clear();
@@ -184,6 +193,11 @@ impl Blocks {
         }
         self.note(&book);
         Ok(())
+    }
+
+    /// Addresses of the cluster's Services and nodes are known from here on.
+    pub(super) fn know(&self, cluster: Arc<State>) {
+        self.book().allowed.know(cluster);
     }
 
     /// Gathers the allow-list anew: to be called every now and then, where it may wait for names to be resolved.

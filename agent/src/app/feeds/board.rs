@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -77,6 +77,16 @@ impl Board {
             }
             (row.rules, row.entries, row.left_out) = (good.rules, good.entries, good.left_out);
             (row.good, row.error) = (Some(Instant::now()), None);
+        });
+    }
+
+    /// Its last good list is that of before the agent's start, so old.
+    pub(super) fn recalled(&self, name: &str, good: &Good, age: Duration) {
+        self.at(name, |row| {
+            let Good { rules, entries, left_out, .. } = good;
+            tracing::info!(source = name, rules, entries, left_out, ?age, "the last good list of a feed is in force");
+            (row.rules, row.entries, row.left_out) = (good.rules, good.entries, good.left_out);
+            row.good = Instant::now().checked_sub(age);
         });
     }
 

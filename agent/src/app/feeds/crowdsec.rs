@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::board::Good;
 use super::fetch::{Got, Http, Mark, file};
+use super::kept::Kept;
 use super::{Desk, Trouble};
 use crate::clock;
 use crate::config::Feed;
@@ -24,7 +25,9 @@ pub(super) async fn run(feed: Feed, url: String, key: PathBuf, desk: Desk) {
     let keep = feed.rule.ttl.as_deref().and_then(|ttl| humantime::parse_duration(ttl).ok()).unwrap_or(Duration::MAX);
     let decisions = Arc::new(Mutex::new(Decisions::default()));
     let (mut http, mut whole) = (None, true);
-    let mut good: Option<Instant> = None;
+    // What was kept holds until all is told anew, each ban until its end.
+    let mut good: Option<Instant> =
+        desk.recall(&feed, keep).await.map(|(_, _, age)| Instant::now().checked_sub(age).unwrap_or_else(Instant::now));
     let mut ask_at = Instant::now();
     loop {
         let mut next = None;
@@ -51,7 +54,7 @@ pub(super) async fn run(feed: Feed, url: String, key: PathBuf, desk: Desk) {
                 }
             }
         }
-        if next.is_none() && good.is_some() {
+        if next.is_none() && good.is_some() && !decisions.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             // Bans end by themselves, whether the API answers or not; the kernel half knows their ends too.
             match take(&feed, &desk, &decisions, None).await {
                 Ok((_, end)) => next = end,
@@ -93,7 +96,7 @@ async fn take(
     decisions: &Arc<Mutex<Decisions>>,
     answer: Option<(Vec<u8>, bool)>,
 ) -> Result<(Good, Option<u64>), Trouble> {
-    let (feed, decisions) = (feed.clone(), Arc::clone(decisions));
+    let (feed, decisions, shelf) = (feed.clone(), Arc::clone(decisions), desk.shelf.clone());
     desk.aside(move |blocks, alive| {
         let mut kept = decisions.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::monotonic_ns();
@@ -109,7 +112,9 @@ async fn take(
             return Ok((good, end));
         }
         let (clients, ends) = next.clients();
-        blocks.take_feed(&feed, clients, ends, alive)?;
+        blocks.take_feed(&feed, clients.clone(), ends.clone(), alive)?;
+        let entries = clients.len();
+        shelf.keep(&feed, &Kept { clients, ends, entries, left_out: 0 });
         (good.entries, good.rules) = (next.len(), usize::from(!next.is_empty()));
         *kept = next;
         Ok((good, end))

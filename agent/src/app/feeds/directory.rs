@@ -132,7 +132,7 @@ fn look(folder: &Path) -> Result<(BTreeMap<PathBuf, Version>, bool), Trouble> {
 }
 
 /// Only root and the agent's own account can have written it. The folder may be open to all, as a ConfigMap's is.
-fn is_ours(data: &Metadata) -> bool {
+pub(super) fn is_ours(data: &Metadata) -> bool {
     // SAFETY: no arguments, and it can't fail.
     let own = unsafe { libc::geteuid() };
     (data.uid() == 0 || data.uid() == own) && data.mode() & 0o002 == 0

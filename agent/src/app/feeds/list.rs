@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::board::Good;
 use super::fetch::{Got, Http, Mark, file};
+use super::kept::Kept;
 use super::watch::Watch;
 use super::{Desk, Trouble};
 use crate::config::{Feed, Origin};
@@ -18,6 +19,8 @@ struct Held {
     entries: usize,
     good: Good,
     at: Instant,
+    /// How old it was then.
+    aged: Duration,
     mark: Mark,
 }
 
@@ -26,9 +29,11 @@ pub(super) async fn run(feed: Feed, desk: Desk) {
     let watch = Watch::new();
     let keep = feed.rule.ttl.as_deref().and_then(|ttl| humantime::parse_duration(ttl).ok()).unwrap_or(Duration::MAX);
     let mut http = None;
-    let mut held: Option<Held> = None;
+    let recalled = desk.recall(&feed, keep).await;
+    let mut held =
+        recalled.map(|(entries, good, aged)| Held { entries, good, at: Instant::now(), aged, mark: Mark::None });
     loop {
-        if held.as_ref().is_some_and(|held| held.at.elapsed() >= keep) {
+        if held.as_ref().is_some_and(|held| held.at.elapsed() + held.aged >= keep) {
             // Its rule has ended by itself. A list that shrank for good is taken from here on.
             held = None;
             desk.board.over(&feed.name);
@@ -68,12 +73,14 @@ async fn look(feed: &Feed, desk: &Desk, http: &mut Option<Http>, held: Option<&H
     };
     let before = held.map(|held| held.entries);
     let (work, kept) = (feed.clone(), held.map(|held| (held.entries, held.good.clone(), held.mark.clone())));
+    let shelf = desk.shelf.clone();
     desk.aside(move |blocks, alive| {
         let (bytes, mark) = match (got, kept) {
             (Got::List(bytes, mark), _) => (bytes, mark),
             (Got::Same, Some((entries, good, mark))) => {
                 blocks.renew_feed(&work, alive)?;
-                return Ok(Held { entries, good, at: Instant::now(), mark });
+                shelf.still(&work);
+                return Ok(Held { entries, good, at: Instant::now(), aged: Duration::ZERO, mark });
             }
             (Got::Same, None) => return Err(Trouble::new("status", "it says that it is unchanged, and was not asked")),
         };
@@ -85,9 +92,11 @@ async fn look(feed: &Feed, desk: &Desk, http: &mut Option<Http>, held: Option<&H
             (Some((prefix, what)), _) => Some(format!("{prefix} would hit {what}")),
             (None, first) => first.map(Into::into),
         };
-        blocks.take_feed(&work, list.prefixes, Vec::new(), alive)?;
-        let good = Good { rules: 1, entries: list.entries - list.saved, left_out: bad + list.saved, note };
-        Ok(Held { entries: list.entries, good, at: Instant::now(), mark })
+        blocks.take_feed(&work, list.prefixes.clone(), Vec::new(), alive)?;
+        let (entries, left_out) = (list.entries, list.saved);
+        shelf.keep(&work, &Kept { clients: list.prefixes, ends: Vec::new(), entries, left_out });
+        let good = Good { rules: 1, entries: entries - left_out, left_out: bad + left_out, note };
+        Ok(Held { entries, good, at: Instant::now(), aged: Duration::ZERO, mark })
     })
     .await
 }

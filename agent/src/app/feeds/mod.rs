@@ -5,6 +5,7 @@ mod board;
 mod crowdsec;
 mod directory;
 mod fetch;
+mod kept;
 mod list;
 mod policies;
 mod report;
@@ -13,6 +14,7 @@ mod watch;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -22,8 +24,9 @@ use crate::identity::kube::Watch as Cluster;
 use crate::policy::list::ListError;
 use crate::policy::rule::Source;
 
-use board::Board;
 pub(super) use board::Row;
+use board::{Board, Good};
+use kept::Shelf;
 
 /// Why a source gave nothing new.
 #[derive(Debug)]
@@ -75,6 +78,7 @@ impl What {
 struct Desk {
     blocks: Arc<Blocks>,
     board: Arc<Board>,
+    shelf: Shelf,
     /// Cleared, under the rules' lock or before it is taken, once the source is not wanted any more.
     alive: Arc<AtomicBool>,
 }
@@ -88,6 +92,43 @@ impl Desk {
         let desk = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&desk.blocks, &desk.alive)).await;
         done.unwrap_or_else(|error| Err(Trouble::new("internal", error.to_string())))
+    }
+}
+
+impl Desk {
+    /// Puts the list in force that is kept of a feed, unless it is older than `keep`; gives its entries, and how old it
+    /// is.
+    async fn recall(&self, feed: &Feed, keep: Duration) -> Option<(usize, Good, Duration)> {
+        let (mut work, shelf) = (feed.clone(), self.shelf.clone());
+        let recalled = self.aside(move |blocks, alive| {
+            let found = shelf.find(&work).map_err(|why| Trouble::new("state", why))?;
+            let Some((mut kept, age)) = found.filter(|(_, age)| *age < keep) else { return Ok(None) };
+            // Whom it must not meet may have changed meanwhile.
+            let saves = blocks.saves(work.rule.force);
+            let stays: Vec<bool> = kept.clients.iter().map(|client| saves.of(client).is_none()).collect();
+            let mut stay = stays.iter();
+            kept.clients.retain(|_| stay.next().is_some_and(|stays| *stays));
+            let mut stay = stays.iter();
+            kept.ends.retain(|_| stay.next().is_some_and(|stays| *stays));
+            if work.rule.ttl.is_some() {
+                work.rule.ttl = Some(format!("{}ns", (keep - age).as_nanos()));
+            }
+            let rules = usize::from(!kept.clients.is_empty());
+            blocks.take_feed(&work, kept.clients, kept.ends, alive)?;
+            let good = Good { rules, entries: kept.entries - kept.left_out, left_out: kept.left_out, note: None };
+            Ok(Some((kept.entries, good, age)))
+        });
+        match recalled.await {
+            Ok(Some((entries, good, age))) => {
+                self.board.recalled(&feed.name, &good, age);
+                Some((entries, good, age))
+            }
+            Ok(None) => None,
+            Err(trouble) => {
+                self.board.failed(&feed.name, &trouble);
+                None
+            }
+        }
     }
 }
 
@@ -140,8 +181,9 @@ impl Feeds {
                 continue;
             }
             let alive = Arc::new(AtomicBool::new(true));
-            let desk =
-                Desk { blocks: Arc::clone(&self.blocks), board: Arc::clone(&self.board), alive: Arc::clone(&alive) };
+            let (blocks, board) = (Arc::clone(&self.blocks), Arc::clone(&self.board));
+            let shelf = Shelf::of(settings.state.as_deref());
+            let desk = Desk { blocks, board, shelf, alive: Arc::clone(&alive) };
             let task = match what.clone() {
                 What::Policies(wide) => match &self.cluster {
                     Some(cluster) => tokio::spawn(policies::run(Arc::clone(cluster), wide, desk)),

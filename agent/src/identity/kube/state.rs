@@ -1,11 +1,15 @@
 //! How the watch stands: what is known, and since when nothing new is heard, and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use super::addresses::Source;
+use super::book::End;
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub struct State {
     local: watch::Sender<Arc<BTreeSet<Arc<str>>>>,
     /// Why the status of policies can't be written.
     unwritten: Mutex<Option<Trouble>>,
+    /// Addresses that stand for many, by the Service or node whose they are.
+    shared: Mutex<HashMap<Source, Vec<IpAddr>>>,
 }
 
 impl State {
@@ -117,6 +123,33 @@ impl State {
             (kind, Kinds { listed: one.listed, objects: one.objects, trouble, age })
         });
         rows.collect()
+    }
+
+    /// Whose an address is that stands for many: a Service, or a node. `None`: a pod's, or nobody's that is known.
+    #[must_use]
+    pub fn shared(&self, address: IpAddr) -> Option<Box<str>> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of = shared.iter().filter(|(_, all)| all.contains(&address)).map(|(source, _)| source);
+        match of.next()? {
+            Source::Node(name) => Some(format!("an address of the node {name}").into()),
+            Source::Service(name) => Some(format!("an address of the Service {name}").into()),
+            Source::Pod(_) | Source::Slice(_) => None,
+        }
+    }
+
+    /// These are the addresses of a Service or node, and no others.
+    pub(super) fn shares(&self, source: &Source, ends: &[End]) {
+        if !matches!(source, Source::Service(_) | Source::Node(_)) {
+            return;
+        }
+        let mut all: Vec<IpAddr> = ends.iter().map(|end| end.ip).collect();
+        all.dedup();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            shared.remove(source);
+        } else {
+            shared.insert(source.clone(), all);
+        }
     }
 
     /// Namespaces that have a pod on this node, now and as they change.

@@ -400,6 +400,7 @@ impl Hearing {
 
     async fn claim(&mut self, source: &Source, ends: Vec<End>, service: &Arc<Service>) -> Result<(), Closed> {
         let mut full = 0;
+        self.state.shares(source, &ends);
         let touched = self.addresses.claim(source, ends, service, &mut full);
         self.meter.add(Count::EvictedKubernetes, full);
         for end in touched {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Blocks, Book, Refused, TTL, arrival, document};
 use crate::clock;
 use crate::config::{Feed, Problem, Problems, RulesFile};
+use crate::identity::kube::State;
 use crate::policy::check::{check, check_list};
 use crate::policy::prefix::Prefix;
 use crate::policy::rule::{Mode, Rule, Source};
@@ -26,22 +27,23 @@ const DETECTED: usize = 1024;
 pub(in crate::app) type Files = BTreeMap<Arc<str>, (Arc<str>, WrittenRule)>;
 
 /// Whom of the allow-list a prefix would hit.
-pub(in crate::app) struct Saves(Vec<(Prefix, &'static str)>);
+pub(in crate::app) struct Saves(Vec<(Prefix, &'static str)>, Option<Arc<State>>);
 
 impl Saves {
     /// What it is, where it would hit one.
     pub(in crate::app) fn of(&self, prefix: &Prefix) -> Option<Box<str>> {
         let hit = |entry: &Prefix| entry.covers(prefix) || prefix.covers(entry);
-        self.0.iter().find(|(entry, _)| hit(entry)).map(|(_, what)| (*what).into())
+        let own = self.0.iter().find(|(entry, _)| hit(entry)).map(|(_, what)| (*what).into());
+        own.or_else(|| self.1.as_ref()?.shared(prefix.single()?))
     }
 }
 
 impl Blocks {
     /// The allow-list, as far as a list of addresses has to respect it.
     pub(in crate::app) fn saves(&self, force: bool) -> Saves {
-        Saves(
-            self.book().allowed.told().filter(|(_, soft, _)| !(force && *soft)).map(|(p, _, what)| (p, what)).collect(),
-        )
+        let book = self.book();
+        let told = book.allowed.told().filter(|(_, soft, _)| !(force && *soft));
+        Saves(told.map(|(prefix, _, what)| (prefix, what)).collect(), book.allowed.cluster().filter(|_| !force))
     }
 
     /// Puts the rules of these files in the place of those that came from files before, all of them or none. A rule that
@@ -62,7 +64,7 @@ impl Blocks {
             for (n, written) in file.rules.iter().enumerate() {
                 let source = Source::File(Arc::clone(&path));
                 let author = format!("file {path}").into();
-                let rule = match check(written, &arrival(source, author, made(file, n)), &book.allowed) {
+                let mut rule = match check(written, &arrival(source, author, made(file, n)), &book.allowed) {
                     Ok(rule) => rule,
                     Err(error) => {
                         problems.push(file.problem(n, error.key(), &error.to_string()));
@@ -75,11 +77,13 @@ impl Blocks {
                     problems.push(file.problem(n, Some("id"), &text));
                     continue;
                 }
+                book.ends.settle(&mut rule, written);
+                let over = rule.is_over(clock::monotonic_ns());
                 let kept = (Arc::clone(&path), written.clone());
                 // The circuit breaker's doing holds until a reload, or until the rule is written anew.
                 let held = book.tripped.contains_key(&rule.id);
                 let back = !held && book.set.get(&rule.id).is_some_and(|old| old.mode != rule.mode);
-                if back || before.get(&rule.id) != Some(&kept) {
+                if !over && (back || before.get(&rule.id) != Some(&kept)) {
                     add.push((file, n, rule.clone()));
                 }
                 wanted.insert(rule.id, kept);
@@ -111,6 +115,8 @@ impl Blocks {
             }
             self.note(&book);
         }
+        book.ends.only(&Source::File("".into()), wanted.keys().map(|id| &**id));
+        book.ends.save();
         *before = wanted;
         Ok(book.set.rules().filter(|rule| matches!(rule.source, Source::File(_))).count())
     }

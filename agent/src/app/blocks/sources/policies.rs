@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::{Blocks, Refused, arrival};
 use super::replace;
+use crate::clock;
 use crate::policy::check::{CheckError, check};
 use crate::policy::confine::{check_within, id_within};
 use crate::policy::rule::{Mode, Rule, Source};
@@ -85,6 +86,8 @@ impl Blocks {
             };
             let mut rule = checked.map_err(|error| PolicyError::Rule(n, error))?;
             rule.id = id_within(namespace, name, &short);
+            book.ends.settle(&mut rule, written);
+            let over = rule.is_over(clock::monotonic_ns());
             if wanted.contains_key(&rule.id) {
                 return Err(PolicyError::Twice(n, short.into()));
             }
@@ -95,7 +98,7 @@ impl Blocks {
             let held = book.tripped.contains_key(&rule.id);
             let back = !held && book.set.get(&rule.id).is_some_and(|old| old.mode != rule.mode);
             let id = Arc::clone(&rule.id);
-            if back || before.get(&id) != Some(written) {
+            if !over && (back || before.get(&id) != Some(written)) {
                 add.push(rule);
             }
             wanted.insert(id, written.clone());
@@ -111,6 +114,8 @@ impl Blocks {
             }
             self.note(&book);
         }
+        book.ends.only(&source, wanted.keys().map(|id| &**id));
+        book.ends.save();
         *before = wanted;
         Ok(())
     }
