@@ -185,7 +185,12 @@ fn later_layers_win() {
         ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
     ];
-    let sets = ["otlp.compression=none", "otlp.resource.k8s.cluster.name=c1", "otlp.interval=1m"];
+    let sets = [
+        "otlp.compression=none",
+        "otlp.resource.k8s.cluster.name=c1",
+        "otlp.interval=1m",
+        "prometheus.listen=[::1]:9464",
+    ];
     let loaded = load("layers", text, &variables, &sets).unwrap();
     let otlp = loaded.settings.otlp.unwrap();
     assert_eq!(otlp.endpoint.as_deref(), Some("http://file:1"));
@@ -205,6 +210,7 @@ fn later_layers_win() {
     assert_eq!(pairs(&otlp.metrics.headers), ["d=of metrics"], "in the place of those of all signals");
     assert_eq!(pairs(&otlp.resource), ["deployment.environment.name=prod", "k8s.cluster.name=c1"]);
     assert!(!loaded.settings.select.is_everything());
+    assert_eq!(loaded.settings.prometheus, "[::1]:9464".parse().ok());
     assert_ne!(loaded.settings.hosts, std::sync::Arc::default());
     assert_eq!(otlp.interval, Duration::from_mins(1));
     assert_eq!(

@@ -1,6 +1,6 @@
 //! A configuration as written, before anything is known about its meaning: every value with its place.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
@@ -118,9 +118,9 @@ pub(super) fn parse_file(path: &Path, text: &str, problems: &mut Vec<Problem>) -
 
 /// Parses a value given as one argument or variable.
 pub(super) fn parse_value(text: &str, place: &Place, problems: &mut Vec<Problem>) -> Option<Node> {
-    // Only collections need YAML's grammar; a scalar is taken as it is, so that `http://[::1]:4317` or `a: b` need no
-    // quotes inside quotes.
-    if text.starts_with(['[', '{']) {
+    // Only collections need YAML's grammar; a scalar is taken as it is, so that `http://[::1]:4317`, `[::1]:9464` or
+    // `a: b` need no quotes inside quotes.
+    if text.starts_with(['[', '{']) && text.parse::<SocketAddr>().is_err() {
         parse(text, &|_, _| place.clone(), problems)
     } else {
         Some(Node { place: place.clone(), value: Value::Scalar { text: text.into(), quoted: false } })
