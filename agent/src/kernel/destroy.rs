@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,7 +88,11 @@ fn here(victim: &Victim) -> bool {
         Ok(()) => true,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
         Err(error) => {
-            tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped");
+            // A kernel that can't says so of every connection of a flood.
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "a refused connection could not be ended; what it sends is dropped; said once");
+            }
             true
         }
     }

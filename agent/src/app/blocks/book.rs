@@ -15,6 +15,7 @@ use super::ends::Ends;
 use super::gate::Kernel;
 use super::hits::Hits;
 use super::log::Log;
+use super::said::Said;
 
 /// What the lock of [`super::Blocks`] guards.
 pub(super) struct Book {
@@ -40,6 +41,8 @@ pub(super) struct Book {
     pub(super) configured: Mode,
     /// Why the kernel half could not be opened when it was last asked for.
     pub(super) refused: Option<String>,
+    /// What the log tells of drops.
+    pub(super) said: Said,
     /// The kernel half was tried and refuses: said once.
     pub(super) beaten: bool,
 }

@@ -15,6 +15,7 @@ mod hits;
 mod log;
 mod radius;
 mod refused;
+mod said;
 mod session;
 pub(super) mod sources;
 mod verdict;
@@ -110,6 +111,7 @@ impl Blocks {
             alarms: Vec::new(),
             refused: None,
             ends: ends::Ends::of(settings.state.as_deref()),
+            said: said::Said::default(),
         };
         let destroyer = Destroyer::start();
         if let Err(error) = &destroyer {

@@ -25,12 +25,15 @@ impl Blocks {
             && let Some(destroyer) = &self.destroyer
             && !destroyer.end(Victim { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid })
         {
-            tracing::warn!("too many refused connections wait for their end; what they send is dropped");
+            let left_out = self.book().said.line();
+            if let Some(left_out) = left_out {
+                tracing::warn!(left_out, "too many refused connections wait for their end; what they send is dropped");
+            }
         }
         let client = if told.role == Role::SERVER.0 { told.ends.remote } else { told.ends.local };
         let client = IpAddr::from(Ipv6Addr::from(client)).to_canonical();
-        let mut book = self.book();
-        let book = &mut *book;
+        let mut held = self.book();
+        let book = &mut *held;
         // Rules that share a slot ask for the same; the first by name is charged.
         let Some(rule) = book.set.of_slot(told.slot, client).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone) else {
             // The rule was removed since.
@@ -44,6 +47,10 @@ impl Blocks {
         if let Some(sender) = sender {
             self.failures().refused(&sender.name, &rule.id, clock::monotonic_ns());
         }
+        let dropped = Verdict::Dropped { rule: Arc::clone(&rule.id), reason: Arc::clone(&rule.reason) };
+        let Some(left_out) = book.said.line() else { return dropped };
+        // Whoever reads the log may be slow; the rules are not to wait for it.
+        drop(held);
         tracing::info!(
             rule = %rule.id,
             reason = %rule.reason,
@@ -52,8 +59,9 @@ impl Blocks {
             what = if told.flags & VERDICT_CONNECTION == 0 { "request" } else { "connection" },
             ambiguous = told.flags & VERDICT_AMBIGUOUS != 0,
             limited = told.flags & VERDICT_LIMITED != 0,
+            left_out,
             "dropped"
         );
-        Verdict::Dropped { rule: Arc::clone(&rule.id), reason: Arc::clone(&rule.reason) }
+        dropped
     }
 }
