@@ -281,10 +281,7 @@ fn variables_with_an_underscore_too_few_are_warned_of() {
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings, ["WEIR_PRIVACY_LEVEL: is not read; write WEIR_PRIVACY__LEVEL, with two underscores"]);
     assert!(load("service", "", &variables[2..], &[]).unwrap().warnings.is_empty());
-    assert_eq!(
-        load("hosts", "", &[("WEIR_HOSTS", "x")], &[]).unwrap_err(),
-        ["WEIR_HOSTS: `hosts`: `x` is not a list"]
-    );
+    assert_eq!(load("hosts", "", &[("WEIR_HOSTS", "x")], &[]).unwrap_err(), ["WEIR_HOSTS: `hosts`: `x` is not a list"]);
     let said = load("half", "", &variables[1..2], &[]).unwrap_err();
     assert!(said[0].starts_with("WEIR_ENFORCE_BREAKER__CLIENTS: unknown key"), "{said:?}");
 }
