@@ -190,11 +190,11 @@ impl Conn {
         }
     }
 
-    /// Whether the held segment is one head and nothing behind it: no empty line before its end. Without branches on the
-    /// bytes: the verifier would follow each way of each byte.
+    /// Whether the segment that is held, or was the last to be, is one head and nothing behind it: no empty line before
+    /// its end. Without branches on the bytes: the verifier would follow each way of each byte.
     #[inline(always)]
     pub(crate) fn is_single(&self) -> bool {
-        let last = self.held.kept.wrapping_sub(1);
+        let last = self.held.len.wrapping_sub(1);
         let (mut lines, mut ends) = (0u32, 0u32);
         let mut i = 0usize;
         while i < HOLD {

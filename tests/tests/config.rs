@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use weir_tests::agent::Agent;
+use weir_tests::cgroup::Cgroup;
 use weir_tests::peers::load;
 use weir_tests::peers::nginx::Nginx;
 use weir_tests::place::{self, Scratch};
@@ -134,4 +135,51 @@ fn a17_no_call_is_lost_by_reloads() -> Result<()> {
     let calls = agent.calls(&[nginx.port()], 2 * REQUESTS as usize)?;
     ensure!(calls.len() as u64 == 2 * REQUESTS, "{} calls", calls.len());
     agent.finish()
+}
+
+/// Whose calls are shown, on which of two servers, and how many the ledger has as left out by `select`.
+fn selected(rules: &str) -> Result<(Vec<String>, u64)> {
+    // In a control group of their own, where nobody else makes calls that could be counted.
+    let cgroup = Cgroup::new("select")?;
+    let (one, other) = cgroup.inside(|| Ok((Nginx::plain()?, Nginx::plain()?)))?;
+    let file = rules.replace("ONE", &one.port().to_string());
+    let place = format!("kernel.cgroup={}", cgroup.path().display());
+    let agent = Agent::configured(Some(&file), &[&place])?;
+    for nginx in [&one, &other] {
+        cgroup.inside(|| load::curls(5, &nginx.url("/s/200")))?;
+    }
+    let mut found = (Vec::new(), 0);
+    let all = wait::until(Duration::from_secs(10), "all twenty calls", || {
+        let calls = agent.calls_now(&[one.port(), other.port()])?;
+        let stats = agent.json(&["stats"])?;
+        let rows = stats["calls"].as_array().context("no rows")?;
+        let left_out = rows.iter().find(|row| row["reason"] == "select").and_then(|row| row["count"].as_u64());
+        let whose = calls.iter().map(|call| {
+            let server = if call.server().port() == one.port() { "one" } else { "other" };
+            format!("{server} {}", call.service.name.as_deref().unwrap_or("?"))
+        });
+        found = (whose.collect(), left_out.context("no row of select")?);
+        Ok((found.0.len() as u64 + found.1 == 20).then_some(()))
+    });
+    all.with_context(|| format!("{rules}: {found:?}"))?;
+    agent.finish()?;
+    found.0.sort();
+    found.0.dedup();
+    Ok(found)
+}
+
+#[test]
+fn a17_select_takes_and_leaves_out() -> Result<()> {
+    for (rules, shown, left_out) in [
+        ("select: []", &["one curl", "one nginx", "other curl", "other nginx"][..], 0),
+        ("select: [{ port: ONE }]", &["one curl", "one nginx"], 10),
+        ("select: [{ port: ONE, exclude: true }]", &["other curl", "other nginx"], 10),
+        ("select: [{ service: ngi* }]", &["one nginx", "other nginx"], 10),
+        ("select: [{ service: nginx, port: ONE }, { service: curl }]", &["one curl", "one nginx", "other curl"], 5),
+        ("select: [{ port: ONE }, { service: curl, exclude: true }]", &["one nginx"], 15),
+    ] {
+        let found = selected(rules)?;
+        ensure!(found == (shown.iter().map(|&text| text.to_owned()).collect(), left_out), "{rules}: {found:?}");
+    }
+    Ok(())
 }

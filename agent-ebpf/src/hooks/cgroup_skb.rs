@@ -237,6 +237,13 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     if request && turn && conn.wide == wide::TURN && conn.confirmed != 0 && !starts {
         conn.wide = wide::ALWAYS;
     }
+    // An answer longer than its window, to a segment that is or was held and is not one head: the answers behind the
+    // first would not be kept. Where the window is used up to the byte it was asked before.
+    let long = !request && len > MEDIUM as u32 && conn.kept[w] != MEDIUM as u32;
+    if long && conn.deep == 0 && conn.wide == wide::NO && !conn.is_single() {
+        conn.deep = 1;
+        conn.widen();
+    }
     if conn.holds() {
         if request {
             conn.widen();
@@ -244,14 +251,6 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
                 conn.deep = 1;
             }
         } else {
-            // An answer longer than its window, to a held segment that is not one head: the answers behind the first
-            // would not be kept.
-            if len > MEDIUM as u32 && conn.deep == 0 && !conn.is_single() {
-                if conn.wide == wide::NO {
-                    conn.deep = 1;
-                }
-                conn.widen();
-            }
             let covered = staged!(to, ack).wrapping_sub(conn.held.seq.wrapping_add(conn.held.len)).cast_signed() >= 0;
             let cut = len > MEDIUM as u32 && (conn.wide != wide::NO || knobs::window() != 0);
             if plain && covered && conn.deep == 0 && !cut {

@@ -140,3 +140,26 @@ fn a6_split_at_every_byte() -> Result<()> {
     }));
     check(cases, &[usize::MAX])
 }
+
+/// An answer's head of 8 KiB in one segment with its body: cut behind 4 KiB, unless the configuration asks for more.
+#[test]
+fn a6_long_heads_of_answers_and_the_window() -> Result<()> {
+    let (field, body) = ("v".repeat(8000), "b".repeat(20_000));
+    let answer = format!("HTTP/1.1 203 Ok\r\nX-Long: {field}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let turns = [client("GET /long HTTP/1.1\r\nHost: x\r\n\r\n"), server(answer.clone())];
+    for (settings, truncated, size) in [
+        (&["privacy.level=standard"][..], true, None),
+        (&["privacy.level=standard", "kernel.window=16KiB"], false, Some(20_000)),
+    ] {
+        let agent = Agent::start(settings)?;
+        let port = play(&turns, usize::MAX)?;
+        let sides = Sides::of(agent.calls(&[port], 2)?);
+        sides.are(&[Row { truncated, response: size, ..Row::new("GET", "/long", 203, 0, 0) }])?;
+        for call in sides.client.iter().chain(&sides.server) {
+            let wire = call.attributes.response_wire;
+            ensure!(size.is_some() || wire == Some(answer.len() as u64), "{settings:?}: {call:?}");
+        }
+        agent.finish()?;
+    }
+    Ok(())
+}

@@ -122,7 +122,7 @@ fn a3_answers_in_one_segment_and_byte_by_byte() -> Result<()> {
     // As much in one segment as a segment of loopback holds.
     for (depth, field, body) in [(16, 600, 0), (100, 400, 0), (100, 550, 0), (16, 100, 5000), (3, 0, 20_000)] {
         let mut case = filled(depth, field, body);
-        case.name += &format!(", fields of {field}, bodies of {body}");
+        case.name = format!("{}, fields of {field}, bodies of {body}", case.name);
         for size in [usize::MAX, 30_000] {
             played.push((script::play(&case.turns, size)?, size, case.clone()));
         }

@@ -60,7 +60,7 @@ pub struct Page {
 
 /// The page can't be offered.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} for Prometheus: {cause}; choose another address with prometheus.listen")]
+#[error("can't listen on {address} for Prometheus; choose another address with prometheus.listen")]
 pub struct ListenError {
     /// Address that was asked for.
     pub address: SocketAddr,

@@ -386,10 +386,9 @@ async fn a_port_that_is_taken_is_named() {
     let metrics = Arc::new(Metrics::new(Bound::default()));
     let first = server(content(Arc::clone(&metrics))).await;
     let error = Server::start(first.address(), content(metrics)).await.unwrap_err();
-    let expected = format!(
-        "can't listen on {} for Prometheus: Address already in use (os error 98); choose another address with \
-         prometheus.listen",
-        first.address()
-    );
+    let expected =
+        format!("can't listen on {} for Prometheus; choose another address with prometheus.listen", first.address());
     assert_eq!(error.to_string(), expected);
+    // The cause is told once, by who shows the chain.
+    assert_eq!(error.cause.kind(), std::io::ErrorKind::AddrInUse);
 }

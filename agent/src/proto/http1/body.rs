@@ -2,7 +2,6 @@
 
 use super::fields::Framing;
 
-const LAST_CHUNK: &[u8] = b"\r\n0\r\n";
 const LAST_CHUNK_AND_END: &[u8] = b"\r\n0\r\n\r\n";
 const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 
@@ -171,6 +170,19 @@ impl Chunks {
     }
 }
 
+/// A line in the middle of `bytes` that is a last chunk's: zeros, and extensions perhaps (RFC 9112 §7.1).
+fn has_last_chunk(bytes: &[u8]) -> bool {
+    // What stands before the first line feed began before these bytes, what stands behind the last has not ended.
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    let before = lines.next().unwrap_or_default();
+    let ended = lines.map(|line| line.strip_suffix(b"\r"));
+    let last = |line: &[u8]| {
+        let zeros = line.iter().take_while(|&&byte| byte == b'0').count();
+        zeros > 0 && matches!(line.get(zeros), None | Some(b';' | b' ' | b'\t'))
+    };
+    before.ends_with(b"\r") && ended.flatten().any(last)
+}
+
 /// The last bytes of a stream, as far back as they are known without a hole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tail {
@@ -182,10 +194,9 @@ pub(super) struct Tail {
 
 impl Tail {
     fn push(&mut self, bytes: &[u8]) {
-        // A last chunk that lies across two pieces with trailers behind it is not told: a rare thing, and only the
+        // A last chunk that lies across two pieces with extensions or trailers is not told: a rare thing, and only the
         // moment when the call is shown depends on it.
-        let ends = |piece: &[u8]| piece.ends_with(EMPTY_LINE);
-        self.trailer = bytes.windows(LAST_CHUNK.len()).any(|window| window == LAST_CHUNK) && ends(bytes);
+        self.trailer = bytes.ends_with(EMPTY_LINE) && has_last_chunk(bytes);
         for &byte in bytes.get(bytes.len().saturating_sub(self.last.len())..).unwrap_or_default() {
             self.last.rotate_left(1);
             if let Some(last) = self.last.last_mut() {
@@ -265,6 +276,12 @@ mod tests {
             (b"\r\n", true),
             (b"more", false),
             (b"\r\n0\r\nA: b\r\n\r\n", true),
+            (b"x\r\n0;a=b;c=\"0\"\r\n\r\n", true),
+            (b"\r\n000 ;a\r\nA: b\r\n\r\n", true),
+            (b"\r\n0a;a\r\nA: b\r\n\r\n", false),
+            (b"\r\n10\r\nA: b\r\n\r\n", false),
+            (b"more", false),
+            (b"x\r\n", false),
             (b"0\r\n\r\n", true),
             (b"00\r\n\r\n", false),
         ] {

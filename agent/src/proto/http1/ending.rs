@@ -16,7 +16,7 @@ impl Http1 {
         let answered = self.queue.back().is_some_and(|last| last.response_whole);
         let held = self.queue.back().is_some_and(|last| last.holds_body);
         let (request, next) = match &self.client.state {
-            State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Resync),
+            State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Behind),
             State::Body(Body::Unknown(_)) => (answered, State::Resync),
             State::Body(body) => (answered && held, State::Withheld(Box::new(Withheld::nothing(*body)))),
             _ => (false, State::Resync),
@@ -28,7 +28,7 @@ impl Http1 {
         let response = matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked());
         if self.server.attached && response {
             self.finish(Side::Server, out);
-            self.server.state = State::Resync;
+            self.server.state = State::Behind;
         }
     }
 

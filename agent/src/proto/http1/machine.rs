@@ -42,6 +42,9 @@ pub(super) enum State {
     Withheld(Box<Withheld>),
     /// Bytes before were not seen: at the next chunk that certainly starts a message it goes on.
     Resync,
+    /// Behind what looked like a message's end: as [`State::Resync`], but a chunk that is too short to be certain is
+    /// read as the start of a message until it can be none.
+    Behind,
     /// Behind CONNECT, until its response; `true`: something was sent.
     Tunnel(bool),
 }
@@ -54,6 +57,8 @@ pub(super) struct Lane {
     pub(super) attached: bool,
     /// It said FIN.
     pub(super) closed: bool,
+    /// The head that is being read may turn out to be none: more of the message before it.
+    pub(super) tried: bool,
 }
 
 /// The HTTP/1 machine of one connection.
@@ -87,6 +92,22 @@ pub struct Http1 {
     turns: u8,
 }
 
+/// The chunk certainly starts a message.
+fn starts(side: Side, bytes: &[u8]) -> bool {
+    match side {
+        Side::Client => line::starts_request(bytes),
+        Side::Server => line::starts_response(bytes),
+    }
+}
+
+/// The chunk may start a message and is too short to tell.
+fn begins(side: Side, bytes: &[u8]) -> bool {
+    match side {
+        Side::Client => !bytes.contains(&b'\n') && line::request_begun(bytes),
+        Side::Server => bytes.len() < 13 && line::response_begun(bytes),
+    }
+}
+
 /// What a head made of its bytes.
 pub(super) enum Headed {
     /// It took this many.
@@ -99,7 +120,7 @@ impl Http1 {
     /// A machine for a connection; `midway`: its first bytes were not seen.
     #[must_use]
     pub fn new(midway: bool) -> Self {
-        let lane = |state| Lane { state, attached: false, closed: false };
+        let lane = |state| Lane { state, attached: false, closed: false, tried: false };
         let (client, server) =
             if midway { (State::Resync, State::Resync) } else { (State::Open(Vec::new()), State::Head(None)) };
         Self {
@@ -222,6 +243,10 @@ impl Http1 {
         while !rest.is_empty() && !self.over {
             let done = chunk.bytes.len() - rest.len();
             let here = Stamp { at: chunk.at, seq: chunk.seq.wrapping_add(done as u32), by: chunk.by };
+            if done == 0 && self.lane(side).tried && starts(side, rest) {
+                self.lane(side).state = State::Head(None);
+                self.lane(side).tried = false;
+            }
             let took = match &mut self.lane(side).state {
                 State::Head(_) => match self.head(side, rest, here, out) {
                     Headed::Took(took) => took,
@@ -251,9 +276,15 @@ impl Http1 {
                     self.withheld(Chunk { bytes: rest, ..chunk }, out);
                     rest.len()
                 }
-                State::Resync => {
+                State::Behind if done == 0 && begins(side, rest) => {
+                    self.lane(side).state = State::Head(None);
+                    self.lane(side).tried = true;
+                    0
+                }
+                State::Resync | State::Behind => {
                     if done == 0 && self.found(side, rest) {
                         self.lane(side).state = State::Head(None);
+                        self.lane(side).tried = false;
                         0
                     } else if self.turns > TURNS {
                         self.over = true;
@@ -376,7 +407,12 @@ impl Parser for Http1 {
                     *prefix -= left;
                     left
                 }
-                State::Prefix(_) | State::Open(_) | State::Head(_) | State::Withheld(_) | State::Resync => {
+                State::Prefix(_)
+                | State::Open(_)
+                | State::Head(_)
+                | State::Withheld(_)
+                | State::Resync
+                | State::Behind => {
                     self.missed(side, left, gap.at, why, out);
                     left
                 }

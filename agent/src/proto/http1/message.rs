@@ -62,6 +62,7 @@ impl Http1 {
     }
 
     fn take_head(&mut self, mut head: Head, out: &mut Vec<Call>) -> Option<&'static str> {
+        self.lane(if matches!(head.start, Start::Request(_)) { Side::Client } else { Side::Server }).tried = false;
         match std::mem::replace(&mut head.start, Start::Response(0)) {
             Start::Request(line) => {
                 self.request(line, head, out);
@@ -73,6 +74,10 @@ impl Http1 {
 
     /// Bytes where a start line should be.
     fn not_a_head(&mut self, side: Side, bytes: &[u8]) -> Headed {
+        if std::mem::take(&mut self.lane(side).tried) {
+            self.lane(side).state = State::Behind;
+            return Headed::Took(bytes.len());
+        }
         if !self.proven && self.queue.is_empty() && !self.client_has_start() {
             let State::Head(Some(scanner)) = &self.lane(side).state else { return Headed::Stop(NOT_HTTP) };
             let http2 = side == Side::Client && scanner.http2();
@@ -129,7 +134,7 @@ impl Http1 {
         if self.server.attached && matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked())
         {
             self.finish(Side::Server, out);
-            self.server.state = State::Resync;
+            self.server.state = State::Behind;
         }
         self.answers_missed(Side::Server, self.queue.len(), BEYOND_WINDOW, out);
         let admitted = self.admits(head.first.at);
@@ -287,7 +292,7 @@ impl Http1 {
                         self.queue.pop(End::Complete, None, out);
                     } else if self.request_looks_whole() {
                         self.finish(Side::Client, out);
-                        self.client.state = State::Resync;
+                        self.client.state = State::Behind;
                     }
                 }
             }

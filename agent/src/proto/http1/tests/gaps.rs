@@ -244,3 +244,42 @@ fn a_gap_behind_a_pipelined_head_loses_what_it_may_have_answered() {
         assert_eq!(talk.told()[3..], ["GET / 200 27/0 40/2 complete"]);
     }
 }
+
+/// Sends a text byte by byte.
+fn drip(talk: &mut Talk, side: Side, text: &str) {
+    for byte in text.chars() {
+        if side == C {
+            talk.c(byte.to_string())
+        } else {
+            talk.s(byte.to_string())
+        };
+    }
+}
+
+#[test]
+fn behind_what_looked_like_an_end_a_message_may_come_byte_by_byte() {
+    let mut talk = Talk::new();
+    talk.c(GET).c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("67890\r\n0;last\r\n\r\n");
+    talk.quiet();
+    drip(&mut talk, S, &OK.replace("200", "404"));
+    talk.c(GET).s(OK);
+    talk.is(&["GET / 200 27/0 5069/? complete", "GET / 404 27/0 40/2 complete", "GET / 200 27/0 40/2 complete"]);
+    let mut talk = Talk::new();
+    talk.c("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+        .miss(C, 5000, None)
+        .c("67890\r\n0\r\n\r\n")
+        .s(OK);
+    drip(&mut talk, C, GET);
+    talk.s(OK);
+    talk.is(&["POST / 200 5064/? 40/2 complete", "GET / 200 27/0 40/2 complete"]);
+}
+
+#[test]
+fn what_goes_on_behind_a_likely_end_is_no_message() {
+    let mut talk = Talk::new();
+    talk.c(GET).c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("67890\r\n0\r\n\r\n");
+    talk.quiet();
+    talk.s("HTT").s("x is no status line").s("more\r\n").s(OK);
+    talk.is(&["GET / 200 27/0 5064/? complete", "GET / 200 27/0 40/2 complete"]);
+    assert_eq!(talk.calls[1].error, None);
+}
