@@ -180,6 +180,8 @@ fn exchange() -> Option<Exchange> {
                 way: None,
                 user_agent: None,
                 request_id: None,
+                sent: None,
+                unclear: 0,
             }),
             request: Message { first, ..Message::default() },
             response: None,

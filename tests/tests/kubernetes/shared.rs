@@ -35,13 +35,21 @@ fn services_and_nodes_are_no_clients() -> Result<()> {
     ] {
         for dry in [&[][..], &["--dry-run"]] {
             let said = add("no", client, dry)?;
-            ensure!(said.code == 1 && said.err.contains(what) && said.err.contains("--force"), "{client}: {}", said.err);
+            ensure!(
+                said.code == 1 && said.err.contains(what) && said.err.contains("--force"),
+                "{client}: {}",
+                said.err
+            );
         }
     }
     ensure!(agent.lines(&["block", "list"])?.is_empty());
     ensure!(add("forced", "198.51.100.9", &["--force"])?.code == 0 && add("pod", "198.51.100.10", &[])?.code == 0);
     // One that is gone stands for nobody.
     cluster.delete(&format!("{NODES}/node-b"))?;
-    wait::until(ARRIVE, "the node to be forgotten", || Ok((add("late", "198.51.100.9", &[])?.code == 0).then_some(())))?;
+    wait::until(
+        ARRIVE,
+        "the node to be forgotten",
+        || Ok((add("late", "198.51.100.9", &[])?.code == 0).then_some(())),
+    )?;
     agent.finish()
 }
