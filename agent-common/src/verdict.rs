@@ -316,6 +316,9 @@ impl GateSlot {
     pub const REFUSED: Self = Self(8);
     /// Segments of which not all could be read; they passed, unless a strict rule stood against their connection.
     pub const UNREAD: Self = Self(9);
+    /// Keys of rate limits that were begun. Beyond [`LIMITS`] the one that was used least recently is forgotten, and begins
+    /// anew with its burst.
+    pub const KEYS: Self = Self(10);
     /// How many there are.
     pub const COUNT: u32 = 12;
 }

@@ -171,6 +171,7 @@ fn passes(gate: *mut Gate, index: u32, slot: &Slot) -> bool {
     let arrival = table::of::<[u64; 3], u64>(LIMITS.as_ptr(), &key);
     // SAFETY: null, or a map value.
     let Some(arrival) = (unsafe { arrival.as_mut() }) else {
+        table::count(GateSlot::KEYS);
         table::put(LIMITS.as_ptr(), &key, &now.wrapping_add(cost));
         return true;
     };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use weir_common::verdict::{Act, Active, AddressRow, Bank, Mask, PREFIXES, SLOTS, Slot};
+use weir_common::verdict::{Act, Active, AddressRow, Bank, Mask, NESTED, PREFIXES, SLOTS, Slot};
 
 use super::machine::{self, Conditions, Machine, MachineError};
 use super::prefix::Prefix;
@@ -13,6 +13,8 @@ use super::shape::{Shape, shapes};
 
 /// Rules that a node keeps, all together.
 pub const RULES_MAX: usize = 300_000;
+/// New prefixes of a change that are few.
+const FEW: usize = 64;
 /// Identity groups: distinct identities that rules name.
 pub const GROUPS_MAX: usize = 64;
 
@@ -31,6 +33,9 @@ pub enum SetError {
     /// Too many prefixes.
     #[error("more than {PREFIXES} client prefixes: join them into shorter ones, or remove rules")]
     Prefixes,
+    /// Too many prefixes inside each other.
+    #[error("more than {NESTED} client prefixes lie around {0}: the kernel half looks at no more; remove some of them")]
+    Nested(Prefix),
     /// Too many distinct conditions.
     #[error(
         "rule {0} needs a slot and all {SLOTS} are taken: rules that differ only in their clients share one; join rules that differ in little"
@@ -218,6 +223,7 @@ impl RuleSet {
         if self.rows.len() + fresh > PREFIXES as usize {
             return Err(SetError::Prefixes);
         }
+        self.nested(remove, &arriving)?;
         let mut draft =
             Draft { before: &self.slots, slots: self.slots.clone(), groups: self.groups.clone(), written: Vec::new() };
         for rule in &leaving {
@@ -262,6 +268,27 @@ impl RuleSet {
             }
         }
         Ok(Change { generation: self.generation, slots, freed, rows, gone, machine, renamed, bank: self.bank() })
+    }
+
+    /// Refuses a prefix that would lie in more others than the kernel half looks at.
+    fn nested(&self, remove: &[Arc<str>], arriving: &[Arc<Rule>]) -> Result<(), SetError> {
+        let new: HashSet<Prefix> = arriving.iter().flat_map(|rule| &rule.clients).copied().collect();
+        let lengths: BTreeSet<u8> = self.lengths.keys().copied().chain(new.iter().map(|prefix| prefix.len)).collect();
+        if lengths.len() <= NESTED as usize || new.is_empty() {
+            return Ok(());
+        }
+        let removed: HashSet<&str> = remove.iter().map(|id| &**id).collect();
+        let stays = |users: &Vec<Arc<Rule>>| users.iter().any(|rule| !removed.contains(&*rule.id));
+        let around = |prefix: &Prefix| {
+            let outer = lengths.range(..prefix.len).map(|len| prefix.cut(*len));
+            outer.filter(|outer| new.contains(outer) || self.rows.get(outer).is_some_and(stays)).count()
+        };
+        // Old ones that lie in a new one count anew; of many new ones all old ones are asked.
+        let few = new.len() <= FEW;
+        let old =
+            self.rows.iter().filter(|(row, users)| (!few || new.iter().any(|new| new.covers(row))) && stays(users));
+        let deep = new.iter().chain(old.map(|(row, _)| row)).find(|prefix| around(prefix) >= NESTED as usize);
+        deep.map_or(Ok(()), |prefix| Err(SetError::Nested(*prefix)))
     }
 
     fn leaving(&self, remove: &[Arc<str>]) -> Result<Vec<Arc<Rule>>, SetError> {

@@ -102,3 +102,48 @@ fn a_rule_in_its_own_place_writes_what_differs() {
     assert_eq!((change.slots.len(), change.freed.len(), tables.apply(&change)), (1, 1, 10));
     tables.agrees(&set).unwrap();
 }
+
+fn about(id: &str, clients: &[&str]) -> Rule {
+    let written = serde_json::from_value(serde_json::json!({ "id": id, "force": true })).unwrap();
+    let (source, author) = (Source::Feed("x".into()), "t".into());
+    let arrival = Arrival { source, author, monotonic_ns: 1, unix_ns: 1, id: "made".into() };
+    let clients = clients.iter().map(|text| text.parse().unwrap()).collect();
+    check_list(&written, clients, &arrival, &Nowhere).unwrap()
+}
+
+#[test]
+fn what_the_kernel_half_would_not_look_at_is_refused() {
+    let mut set = RuleSet::new().unwrap();
+    let outer = |len: u8| format!("10.0.0.0/{len}");
+    for len in 17..25 {
+        set.change(&[], vec![about(&format!("r{len}"), &[&outer(len)])]).unwrap();
+    }
+    // A ninth below, above, and between.
+    for (id, prefix, deepest) in [
+        ("below", "10.0.0.0/32", "10.0.0.0"),
+        ("above", "10.0.0.0/16", "10.0.0.0/24"),
+        ("again", "10.0.0.1", "10.0.0.1"),
+    ] {
+        let error = set.change(&[], vec![about(id, &[prefix])]).unwrap_err().to_string();
+        assert!(error.contains("more than 8 client prefixes lie around"), "{error}");
+        assert!(error.contains(deepest), "{error}");
+    }
+    set.change(&[], vec![about("beside", &["10.0.1.7", "10.1.0.0/16"])]).unwrap();
+    // In the place of one that goes there is room, and a prefix that two rules have is one.
+    set.change(&["r20".into()], vec![about("below", &["10.0.0.0/32"])]).unwrap();
+    set.change(&[], vec![about("same", &["10.0.0.0/32"])]).unwrap();
+    assert!(set.change(&[], vec![about("r20", &["10.0.0.0/20"])]).is_err());
+}
+
+#[test]
+fn a_million_is_refused_with_the_reason() {
+    let mut set = RuleSet::new().unwrap();
+    let one = about("r", &["192.0.2.1"]);
+    let many = (0..1_000_000).map(|n| Rule { id: format!("r{n}").into(), ..one.clone() }).collect();
+    let error = set.change(&[], many).unwrap_err().to_string();
+    assert!(error.starts_with("more than 300000 rules: join addresses"), "{error}");
+    let prefixes = (0..1_000_000_u32).map(|n| Prefix::new(Ipv4Addr::from(0x0a00_0000 + 2 * n).into(), 32)).collect();
+    let error = set.change(&[], vec![Rule { clients: prefixes, ..one }]).unwrap_err().to_string();
+    assert!(error.starts_with("more than 262144 client prefixes: join them"), "{error}");
+    assert_eq!((set.rules().len(), set.generation()), (0, 0), "nothing of it was taken");
+}

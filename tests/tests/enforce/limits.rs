@@ -1,6 +1,8 @@
 //! E5: rates, by the arithmetic of the token bucket.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -123,4 +125,54 @@ fn a_rule_s_own_rate_is_one_bucket() -> Result<()> {
     ensure!(answered == 7, "{answered} passed of 8");
     ensure!(nginx.logged(11)?.len() == 11);
     agent.finish()
+}
+
+/// More clients than buckets are kept: who is forgotten has a full one again, so that nobody good is refused, and it is
+/// counted; whose bucket is kept is judged by it.
+#[test]
+fn beyond_the_buckets_that_are_kept_requests_pass() -> Result<()> {
+    const KEPT: u32 = 65_536;
+    const CLIENTS: u32 = KEPT + 4096;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let (over, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
+    let serving = std::thread::spawn({
+        let over = Arc::clone(&over);
+        // One after another: there are too many for a thread each.
+        move || -> Result<()> {
+            for stream in listener.incoming() {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut wire = Wire::over(stream?)?;
+                if wire.request().is_ok_and(|request| request.is_some()) {
+                    wire.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")?;
+                }
+            }
+            Ok(())
+        }
+    });
+    let agent = enforcing(&["enforce.audit=", "enforce.breaker.clients=0", "recent.memory=16MiB"])?;
+    rule(&agent, "rate", &["--path", "/l", "--rate", "1/h", "--port", &address.port().to_string()])?;
+    let passes = |client: u32| -> Result<bool> {
+        let client = IpAddr::from(Ipv4Addr::from(0x7f28_0000 + client));
+        let mut wire = Wire::over(from(client, address)?)?;
+        wire.send("GET /l HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        Ok(wire.answer("GET").is_ok())
+    };
+    for client in 0..CLIENTS {
+        ensure!(passes(client)?, "client {client} was refused its first request");
+    }
+    ensure!(agent.json(&["mode"])?["gate"]["limit_keys"] == CLIENTS, "{}", agent.json(&["mode"])?["gate"]);
+    for client in CLIENTS - 200..CLIENTS {
+        ensure!(!passes(client)?, "client {client} has a second token");
+    }
+    // Some of the first ones were forgotten, as many as did not fit at least.
+    let again = (0..200).map(passes).collect::<Result<Vec<_>>>()?.into_iter().filter(|passed| *passed).count();
+    println!("{again} of the first 200 were forgotten; {CLIENTS} clients in {:?}", begun.elapsed());
+    ensure!(again > 0, "{CLIENTS} buckets were kept");
+    over.store(true, Ordering::Relaxed);
+    drop(Wire::connect(address)?);
+    serving.join().map_err(|_| anyhow::anyhow!("the server's thread failed"))??;
+    agent.stop_lossy()
 }

@@ -11,6 +11,7 @@ mod identities;
 mod limits;
 mod pairs;
 mod safety;
+mod shapes;
 mod shared;
 mod verdicts;
 

@@ -197,5 +197,6 @@ fn storm(time: Duration) -> Result<()> {
     ensure!(changes > 1000 && count > 5000, "{changes} changes, {count} good requests");
     let mode = agent.json(&["mode"])?;
     ensure!(mode["rules"] == 1 && mode["gate"]["segments_damaged"] == 0, "{mode}");
-    agent.finish()
+    // At such a load a loaded machine may lose records of calls; what was decided is not lost, and every loss is counted.
+    agent.stop_lossy()
 }

@@ -3,6 +3,7 @@
 
 mod crowdsec;
 mod directory;
+mod full;
 mod lists;
 mod restart;
 

@@ -78,12 +78,11 @@ impl Ends {
                 let left = end.unix_ns.saturating_sub(clock::unix_ns());
                 rule.until = Some(Until { monotonic_ns: clock::monotonic_ns() + left, unix_ns: end.unix_ns });
             }
-            Some(_) => {}
             None if self.known.len() < RULES || self.known.contains_key(&key) => {
                 self.known.insert(key, End { rule: hash, unix_ns: until.unix_ns });
                 self.fresh = true;
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 

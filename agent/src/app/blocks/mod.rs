@@ -56,7 +56,7 @@ const TTL: &str = "1h";
 /// Alarms that may wait to be exported; more are in the log, the audit log and the metric only.
 const ALARMS: usize = 256;
 /// The gate's counters, as they are told.
-const COUNTS: [(&str, GateSlot); 9] = [
+const COUNTS: [(&str, GateSlot); 10] = [
     ("connections_saved", GateSlot::ALLOWED),
     ("connections_refused", GateSlot::REFUSED),
     ("requests_ambiguous", GateSlot::AMBIGUOUS),
@@ -66,6 +66,7 @@ const COUNTS: [(&str, GateSlot); 9] = [
     ("segments_damaged", GateSlot::DAMAGED),
     ("connections_unjudged", GateSlot::NO_STORAGE),
     ("verdicts_lost", GateSlot::LOST),
+    ("limit_keys", GateSlot::KEYS),
 ];
 
 /// Drop decisions of this node.

@@ -192,7 +192,7 @@ mod tests {
             name: name.to_owned(),
             origin: Origin::Url(url.to_owned()),
             format: None,
-            refresh: Duration::from_secs(60),
+            refresh: Duration::from_mins(1),
             max: 3,
             rule: WrittenRule::default(),
         }
@@ -214,12 +214,12 @@ mod tests {
         shelf.keep(&one, &list);
         let (found, age) = shelf.find(&one).unwrap().unwrap();
         assert_eq!(found, list);
-        assert!(age < Duration::from_secs(60), "{age:?}");
+        assert!(age < Duration::from_mins(1), "{age:?}");
         assert_eq!(shelf.find(&other), Ok(None), "it came from elsewhere");
         let path = folder.join("feeds/one.list");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         // As old as the file says.
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now() - hour).unwrap();
         assert!(shelf.find(&one).unwrap().unwrap().1 >= hour);
         shelf.still(&one);

@@ -111,7 +111,7 @@ impl Desk {
             let mut stay = stays.iter();
             kept.ends.retain(|_| stay.next().is_some_and(|stays| *stays));
             if work.rule.ttl.is_some() {
-                work.rule.ttl = Some(format!("{}ns", (keep - age).as_nanos()));
+                work.rule.ttl = Some(format!("{}ns", keep.saturating_sub(age).as_nanos()));
             }
             let rules = usize::from(!kept.clients.is_empty());
             blocks.take_feed(&work, kept.clients, kept.ends, alive)?;

@@ -169,7 +169,8 @@ impl Builder<'_> {
                     items = place.items.iter().copied().filter(|item| self.whole(*item)).collect();
                     form = Form::Port;
                 }
-                b'.' => {
+                // One dot may stand behind a whole name (RFC 9110 §4.2.3, RFC 3986 §3.2.2), not two.
+                b'.' if place.form != Form::Dot => {
                     let whole: Vec<Item> = place.items.iter().copied().filter(|item| self.whole(*item)).collect();
                     if !whole.is_empty() && items.is_empty() {
                         items = whole;

@@ -114,6 +114,8 @@ fn hosts_in_any_spelling() {
         ("shop.test:8080", vec![0, 1]),
         ("shop.test.", vec![0, 1]),
         ("shop.test.:80", vec![0, 1]),
+        ("shop.test..", vec![]),
+        ("a.shop.test..", vec![]),
         ("  shop.test  ", vec![0, 1]),
         ("a.shop.test", vec![0, 2]),
         ("a.b.shop.test", vec![0, 2]),
