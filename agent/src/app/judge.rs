@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::blocks::Blocks;
 use super::capture::Batch;
 use super::instrumented::{Instruments, Told};
+use super::precedence::Precedence;
 use crate::clock;
 use crate::config::{Instrumented, Select, Settings};
 use crate::export::{Exporter, Metrics};
@@ -55,15 +56,18 @@ pub(super) struct Judge {
     pub meter: Arc<Meter>,
     pub instruments: Instruments,
     pub viewer: Option<Viewer>,
+    pub precedence: Arc<Precedence>,
 }
 
 impl Judge {
     /// Runs until the capturing thread is gone and everything it handed over is judged.
     pub(super) fn run(mut self) {
+        self.precedence.join();
         loop {
             match self.batches.recv_timeout(IDLE) {
                 Ok(batch) => {
                     self.judge(batch);
+                    self.precedence.judged();
                     self.alarm();
                 }
                 Err(RecvTimeoutError::Timeout) => {

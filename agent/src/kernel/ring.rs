@@ -1,10 +1,13 @@
 //! The ring's reader: drains on a short adaptive timer, because nobody is woken by the kernel half.
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 
 use super::decode;
+use super::level::Level;
 use crate::meter::{Count, Meter};
 use crate::model::Event;
 
@@ -27,6 +30,8 @@ pub struct Reader {
     longest: Duration,
     /// Bytes that a drain is to find.
     target: usize,
+    /// Bytes that fit into the ring.
+    bytes: u32,
     /// Bytes that the last one found.
     found: usize,
 }
@@ -43,7 +48,15 @@ impl Reader {
     pub fn new(ring: RingBuf<MapData>, bytes: u32) -> Self {
         let fills = Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / RATE);
         let target = bytes as usize / FILL;
-        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills), target, found: 0 }
+        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills), target, bytes, found: 0 }
+    }
+
+    /// How full the ring is, for another thread.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn level(&self) -> io::Result<Level> {
+        Level::new(self.ring.as_fd(), self.bytes)
     }
 
     /// Hands every record that is there to `take`, at most [`BURST`]; returns how many.
