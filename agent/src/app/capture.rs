@@ -202,7 +202,8 @@ impl Capture {
     }
 
     fn hand_over(&mut self, out: &mut Output, now: u64) {
-        let mut batch = Batch::default();
+        // All at once: a batch that grows is copied again and again.
+        let mut batch = Batch { calls: Vec::with_capacity(out.calls.len()), ended: Vec::new() };
         let mut notes = out.notes.drain(..).peekable();
         for (at, mut exchange) in out.calls.drain(..).enumerate() {
             while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {

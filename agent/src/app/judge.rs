@@ -91,6 +91,7 @@ impl Judge {
 
     fn judge(&mut self, batch: Batch) {
         let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::monotonic_ns();
         let mut calls = Vec::with_capacity(batch.calls.len());
         // Only calls of which something else than their own span is exported, by their place.
         let mut told = Vec::new();
@@ -109,7 +110,7 @@ impl Judge {
                 self.meter.add(count, 1);
             }
             // Rules read what the redactor takes away.
-            self.blocks.saw(&exchange);
+            self.blocks.saw(&exchange, now);
             if exchange.verdict == Verdict::Allowed
                 && let Some(verdict) = self.blocks.judge(&exchange)
             {
@@ -149,9 +150,7 @@ impl Judge {
                 viewer(call);
             }
         }
-        for call in calls {
-            self.recent.insert(call);
-        }
+        self.recent.keep(calls);
     }
 }
 

@@ -49,7 +49,7 @@ use precedence::Precedence;
 pub use stats::{ProgramRow, Row, Stats};
 
 /// Batches that may wait for the judging thread.
-const BATCHES: usize = 256;
+const BATCHES: usize = 1024;
 /// How long the capturing thread may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How often the kernel half is told that the agent lives, and rules whose time is over are ended.

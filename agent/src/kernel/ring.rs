@@ -17,8 +17,9 @@ const SHORTEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_millis(10);
 /// Bytes a second that must not overflow the ring while the reader sleeps: about 90,000 paired records.
 const RATE: u64 = 100 << 20;
-/// Records taken in one drain before time is given to others.
-const BURST: usize = 8192;
+/// Records taken in one drain before their calls are handed over: what they become fits into a processor's own cache, and
+/// whoever judges them begins early.
+const BURST: usize = 512;
 /// Part of the ring that a drain is to find filled: each one costs the observed programs a switch of threads and a part
 /// of their caches, so there should be few; what comes during a late one must still fit.
 const FILL: usize = 16;
@@ -32,7 +33,7 @@ pub struct Reader {
     target: usize,
     /// Bytes that fit into the ring.
     bytes: u32,
-    /// Bytes that the last one found.
+    /// Bytes that were found since the last sleep.
     found: usize,
 }
 
@@ -62,7 +63,6 @@ impl Reader {
     /// Hands every record that is there to `take`, at most [`BURST`]; returns how many.
     pub fn drain(&mut self, meter: &Meter, mut take: impl FnMut(Event<'_>)) -> usize {
         let mut records = 0;
-        self.found = 0;
         while records < BURST {
             let Some(item) = self.ring.next() else { break };
             records += 1;
@@ -92,6 +92,7 @@ impl Reader {
             self.sleep
         }
         .min(self.longest);
+        self.found = 0;
         self.sleep
     }
 }
