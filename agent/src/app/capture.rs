@@ -17,6 +17,7 @@ use crate::proto::dns::{self, Nothing};
 use weir_common::record::{Dns, Way};
 
 use super::blocks::{Blocks, groups::Known};
+use super::precedence::Precedence;
 use super::refusals::Refusals;
 
 /// How often what only time can end is looked at.
@@ -83,17 +84,20 @@ pub(super) struct Capture {
     pub blocks: Arc<Blocks>,
     pub known: Known,
     pub refusals: Refusals,
+    pub precedence: Arc<Precedence>,
 }
 
 impl Capture {
     /// Runs until told to stop, or until nobody can ask any more.
     pub(super) fn run(mut self) {
+        self.precedence.join();
         let mut out = Output::default();
         if let Err(error) = self.resolver.look() {
             tracing::warn!(%error, "sockets older than the agent have no owner until they send");
         }
         let (mut ticked, mut measured) = (0, 0);
         loop {
+            self.precedence.round();
             if self.resolver.hear() {
                 self.known.renamed();
             }
@@ -200,7 +204,8 @@ impl Capture {
     }
 
     fn hand_over(&mut self, out: &mut Output, now: u64) {
-        let mut batch = Batch::default();
+        // All at once: a batch that grows is copied again and again.
+        let mut batch = Batch { calls: Vec::with_capacity(out.calls.len()), ended: Vec::new() };
         let mut notes = out.notes.drain(..).peekable();
         for (at, mut exchange) in out.calls.drain(..).enumerate() {
             while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {
@@ -233,6 +238,8 @@ impl Capture {
         // Never waits: a judge that is behind costs calls, counted, and not the ring.
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
             self.meter.add(Count::LostQueue, batch.calls.len() as u64);
+        } else {
+            self.precedence.handed();
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::blocks::Blocks;
 use super::capture::Batch;
 use super::instrumented::{Instruments, Told};
+use super::precedence::Precedence;
 use crate::clock;
 use crate::config::{Instrumented, Select, Settings};
 use crate::export::{Exporter, Metrics};
@@ -56,15 +57,18 @@ pub(super) struct Judge {
     pub meter: Arc<Meter>,
     pub instruments: Instruments,
     pub viewer: Option<Viewer>,
+    pub precedence: Arc<Precedence>,
 }
 
 impl Judge {
     /// Runs until the capturing thread is gone and everything it handed over is judged.
     pub(super) fn run(mut self) {
+        self.precedence.join();
         loop {
             match self.batches.recv_timeout(IDLE) {
                 Ok(batch) => {
                     self.judge(batch);
+                    self.precedence.judged();
                     self.alarm();
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -88,6 +92,7 @@ impl Judge {
 
     fn judge(&mut self, batch: Batch) {
         let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::monotonic_ns();
         let mut calls = Vec::with_capacity(batch.calls.len());
         // Only calls of which something else than their own span is exported, by their place.
         let mut told = Vec::new();
@@ -108,7 +113,7 @@ impl Judge {
             let Operation::Http(http) = &mut exchange.call.operation;
             http.unclear = http.sent.take().map_or(0, |head| ambiguous(&head));
             // Rules read what the redactor takes away.
-            self.blocks.saw(&exchange);
+            self.blocks.saw(&exchange, now);
             if exchange.verdict == Verdict::Allowed
                 && let Some(verdict) = self.blocks.judge(&exchange)
             {
@@ -148,9 +153,7 @@ impl Judge {
                 viewer(call);
             }
         }
-        for call in calls {
-            self.recent.insert(call);
-        }
+        self.recent.keep(calls);
     }
 }
 

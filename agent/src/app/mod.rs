@@ -9,6 +9,7 @@ mod instrumented;
 mod judge;
 mod kubernetes;
 mod memory;
+mod precedence;
 mod refusals;
 mod reload;
 mod stats;
@@ -21,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock::{self, Offset};
-use crate::config::{Loaded, Sources};
+use crate::config::{Loaded, Settings, Sources};
 use crate::export::prometheus::{self, Page, Snapshot};
 use crate::export::{Bound, EndpointError, Ledger, Metrics, Sampler};
 use crate::flow::{Chains, Worker};
@@ -45,10 +46,11 @@ use feeds::Feeds;
 use judge::Bench;
 pub use judge::Viewer;
 pub use memory::one_heap;
+use precedence::Precedence;
 pub use stats::{ProgramRow, Row, Stats};
 
 /// Batches that may wait for the judging thread.
-const BATCHES: usize = 256;
+const BATCHES: usize = 1024;
 /// How long the capturing thread may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How often the kernel half is told that the agent lives, and rules whose time is over are ended.
@@ -69,6 +71,9 @@ pub enum Error {
     /// The kernel half was refused.
     #[error(transparent)]
     Load(#[from] load::Error),
+    /// How full the ring is can't be seen.
+    #[error("mapping the ring's positions")]
+    Ring(#[source] std::io::Error),
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread(#[source] std::io::Error),
@@ -143,6 +148,7 @@ pub struct Core {
 /// The agent at work.
 pub struct Agent {
     core: Arc<Core>,
+    precedence: Arc<Precedence>,
     threads: Vec<JoinHandle<()>>,
     page: Option<prometheus::Server>,
     control: Option<crate::control::Server>,
@@ -161,12 +167,7 @@ impl Agent {
         let blocks = Arc::new(Blocks::new(settings)?);
         let mut resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
-        let disk = match &settings.recent.disk {
-            Some((path, size)) => Some(Disk::start(path, *size, Arc::clone(&meter)).map_err(Error::Thread)?),
-            None => None,
-        };
-        let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
-        let recent = Arc::new(Recent::new(memory, disk, Arc::clone(&meter)));
+        let recent = recent(settings, &meter)?;
         let metrics = Arc::new(Metrics::new(Bound::default()));
         let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
         let graph = Arc::new(Mutex::new(graph));
@@ -190,8 +191,10 @@ impl Agent {
         let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
+        let reader = Reader::new(line.ring, to_load.ring);
+        let (precedence, level) = (Arc::new(Precedence::default()), reader.level().map_err(Error::Ring)?);
         let capture = capture::Capture {
-            reader: Reader::new(line.ring, to_load.ring),
+            reader,
             foreign: line.foreign,
             chains,
             worker: Worker::new(translate::flow(settings), own, Arc::clone(&meter), Arc::clone(&clock))
@@ -204,6 +207,7 @@ impl Agent {
             blocks: Arc::clone(&blocks),
             known: blocks::groups::Known::default(),
             refusals: refusals::Refusals::default(),
+            precedence: Arc::clone(&precedence),
         };
         let judge = judge::Judge {
             batches: judged,
@@ -215,12 +219,16 @@ impl Agent {
             meter: Arc::clone(&meter),
             instruments: instrumented::Instruments::default(),
             viewer,
+            precedence: Arc::clone(&precedence),
         };
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)
         };
-        let threads =
-            vec![start("weir-capture", Box::new(|| capture.run()))?, start("weir-judge", Box::new(|| judge.run()))?];
+        let threads = vec![
+            start("weir-capture", Box::new(|| capture.run()))?,
+            start("weir-judge", Box::new(|| judge.run()))?,
+            precedence.start(level).map_err(Error::Thread)?,
+        ];
         let (prometheus, rules) = (settings.prometheus, settings.clone());
         let core = Arc::new(Core {
             facts,
@@ -244,7 +252,7 @@ impl Agent {
         });
         tend(&core.blocks);
         core.feeds.configure(&rules);
-        let mut agent = Self { core, threads, page: None, control: None };
+        let mut agent = Self { core, precedence, threads, page: None, control: None };
         if let Some(holder) = holder {
             agent.control = Some(door::open(holder, &agent.core)?);
         }
@@ -263,6 +271,7 @@ impl Agent {
     /// Ends it in order: programs' records are drained, running calls are told as `in_flight`, what waits is exported.
     pub async fn stop(self) {
         self.core.feeds.stop();
+        self.precedence.end();
         // A thread that is gone already can't be told.
         let _ = self.core.asks.send(Ask::Stop);
         let (threads, control) = (self.threads, self.control);
@@ -282,6 +291,16 @@ impl Agent {
             exporter.stop(FLUSH).await;
         }
     }
+}
+
+/// The store of recent calls.
+fn recent(settings: &Settings, meter: &Arc<Meter>) -> Result<Arc<Recent>, Error> {
+    let disk = match &settings.recent.disk {
+        Some((path, size)) => Some(Disk::start(path, *size, Arc::clone(meter)).map_err(Error::Thread)?),
+        None => None,
+    };
+    let memory = usize::try_from(settings.recent.memory).unwrap_or(usize::MAX);
+    Ok(Arc::new(Recent::new(memory, disk, Arc::clone(meter))))
 }
 
 /// Service-graph metrics by OTLP come from the graph.

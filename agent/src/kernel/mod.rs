@@ -7,6 +7,7 @@ pub mod destroy;
 pub mod facts;
 pub mod gate;
 pub mod layout;
+pub mod level;
 mod link;
 pub mod load;
 pub mod plan;

@@ -1,10 +1,13 @@
 //! The ring's reader: drains on a short adaptive timer, because nobody is woken by the kernel half.
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 
 use super::decode;
+use super::level::Level;
 use crate::meter::{Count, Meter};
 use crate::model::Event;
 
@@ -14,8 +17,9 @@ const SHORTEST: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_millis(10);
 /// Bytes a second that must not overflow the ring while the reader sleeps: about 90,000 paired records.
 const RATE: u64 = 100 << 20;
-/// Records taken in one drain before time is given to others.
-const BURST: usize = 8192;
+/// Records taken in one drain before their calls are handed over: what they become fits into a processor's own cache, and
+/// whoever judges them begins early.
+const BURST: usize = 512;
 /// Part of the ring that a drain is to find filled: each one costs the observed programs a switch of threads and a part
 /// of their caches, so there should be few; what comes during a late one must still fit.
 const FILL: usize = 16;
@@ -27,7 +31,9 @@ pub struct Reader {
     longest: Duration,
     /// Bytes that a drain is to find.
     target: usize,
-    /// Bytes that the last one found.
+    /// Bytes that fit into the ring.
+    bytes: u32,
+    /// Bytes that were found since the last sleep.
     found: usize,
 }
 
@@ -43,13 +49,20 @@ impl Reader {
     pub fn new(ring: RingBuf<MapData>, bytes: u32) -> Self {
         let fills = Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / RATE);
         let target = bytes as usize / FILL;
-        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills), target, found: 0 }
+        Self { ring, sleep: SHORTEST.min(fills), longest: LONGEST.min(fills), target, bytes, found: 0 }
+    }
+
+    /// How full the ring is, for another thread.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn level(&self) -> io::Result<Level> {
+        Level::new(self.ring.as_fd(), self.bytes)
     }
 
     /// Hands every record that is there to `take`, at most [`BURST`]; returns how many.
     pub fn drain(&mut self, meter: &Meter, mut take: impl FnMut(Event<'_>)) -> usize {
         let mut records = 0;
-        self.found = 0;
         while records < BURST {
             let Some(item) = self.ring.next() else { break };
             records += 1;
@@ -79,6 +92,7 @@ impl Reader {
             self.sleep
         }
         .min(self.longest);
+        self.found = 0;
         self.sleep
     }
 }

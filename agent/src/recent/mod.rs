@@ -68,16 +68,23 @@ impl Recent {
 
     /// Keeps a call; the oldest leave. Never waits for the disk.
     pub fn insert(&self, exchange: Arc<Exchange>) {
-        let for_disk = self.disk.as_ref().map(|disk| (disk, exchange.clone()));
-        let (number, evicted) = {
+        self.keep(vec![exchange]);
+    }
+
+    /// Keeps calls in their order; the oldest leave. Never waits for the disk.
+    pub fn keep(&self, calls: Vec<Arc<Exchange>>) {
+        let for_disk = self.disk.as_ref().map(|disk| (disk, calls.clone()));
+        let (count, limit) = (calls.len() as u64, self.limit.load(Ordering::Relaxed));
+        let (first, evicted) = {
             let mut memory = self.memory();
-            let number = memory.next();
-            (number, memory.push(exchange, self.limit.load(Ordering::Relaxed)))
+            (memory.next(), calls.into_iter().map(|call| memory.push(call, limit)).sum())
         };
-        self.meter.add(Count::Kept, 1);
+        self.meter.add(Count::Kept, count);
         self.meter.add(Count::Evicted, evicted);
-        if let Some((disk, exchange)) = for_disk {
-            disk.keep(number, exchange);
+        if let Some((disk, calls)) = for_disk {
+            for (number, call) in (first..).zip(calls) {
+                disk.keep(number, call);
+            }
         }
     }
 

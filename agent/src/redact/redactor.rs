@@ -91,8 +91,9 @@ impl Redactor {
 
     /// Sets the call's route and takes out what the level does not let through.
     pub fn apply(&self, exchange: &mut Exchange) {
+        let memory = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let Operation::Http(http) = &exchange.call.operation;
-        let route = target::path(&http.target).map(|path| self.route(exchange, http, path));
+        let route = target::path(&http.target).map(|path| self.route(memory, exchange, http, path));
         let kind = exchange.kind;
         let Operation::Http(http) = &mut exchange.call.operation;
         http.route = route;
@@ -107,9 +108,9 @@ impl Redactor {
             if kind == Kind::Server || !http.host.as_deref().is_some_and(target::is_host) {
                 http.host = None;
             }
-            self.strip(&mut exchange.service);
+            memory.strip(&mut exchange.service);
             for peer in exchange.peer.iter_mut().chain(&mut exchange.via) {
-                self.strip(peer);
+                memory.strip(peer);
             }
         } else {
             http.target = target::shown(&http.target, &self.query);
@@ -124,12 +125,12 @@ impl Redactor {
     pub fn service(&self, service: &Arc<Service>) -> Arc<Service> {
         let mut shown = Arc::clone(service);
         if self.level == Level::Strict {
-            self.strip(&mut shown);
+            self.memory.lock().unwrap_or_else(PoisonError::into_inner).strip(&mut shown);
         }
         shown
     }
 
-    fn route(&self, exchange: &Exchange, http: &Http, path: &str) -> Arc<str> {
+    fn route(&self, memory: &mut Memory, exchange: &Exchange, http: &Http, path: &str) -> Arc<str> {
         let mut root = self.hasher.build_hasher();
         match (&exchange.peer, exchange.kind) {
             (_, Kind::Server) => exchange.service.name.hash(&mut root),
@@ -146,7 +147,6 @@ impl Redactor {
         }
         let root = root.finish();
         let path_hash = self.hasher.hash_one(path);
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let at = (path_hash ^ root) as usize % REMEMBERED;
         if let Some(Some(known)) = memory.routes.get(at)
             && known.path == path_hash
@@ -166,16 +166,17 @@ impl Redactor {
         }
         route
     }
+}
 
+impl Memory {
     /// Takes the command line off.
-    fn strip(&self, service: &mut Arc<Service>) {
+    fn strip(&mut self, service: &mut Arc<Service>) {
         if service.process.as_ref().is_none_or(|process| process.command_line.is_none()) {
             return;
         }
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         // The address lies at a multiple of the allocator's alignment.
         let at = (Arc::as_ptr(service) as usize >> 4) % (REMEMBERED / 16);
-        let Some(slot) = memory.services.get_mut(at) else { return };
+        let Some(slot) = self.services.get_mut(at) else { return };
         match slot {
             Some((from, to)) if Arc::ptr_eq(from, service) => *service = Arc::clone(to),
             _ => {

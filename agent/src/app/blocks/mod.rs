@@ -252,9 +252,8 @@ impl Blocks {
         self.identities.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A call ended, whatever became of it.
-    pub(super) fn saw(&self, exchange: &Exchange) {
-        let now = clock::monotonic_ns();
+    /// A call ended, whatever became of it. `now` is `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) fn saw(&self, exchange: &Exchange, now: u64) {
         self.crowd().came(exchange, now);
         self.failures().came(exchange, now);
     }

@@ -1,0 +1,262 @@
+//! Who goes first: the applications, as long as nothing is lost by it.
+//!
+//! The agent's work comes in bursts of some milliseconds. On cores that the observed programs need, each of them is a
+//! pause of theirs. So the threads that work on calls run with the lowest priority, and as everybody else from when the
+//! ring fills, when batches pile up, or when they have had no turn for long, until they have caught up. A thread of its
+//! own looks after that: those that wait for their turn can't.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::kernel::level::Level;
+
+/// How often is looked. The ring's reader sleeps no longer, and fills a tenth of the ring in that time at most.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks without progress until a thread has waited long enough.
+const PATIENCE: u32 = 4;
+/// Looks until a thread that is in front may fall back.
+const STAY: u32 = 2;
+/// Part of the ring from which on its reader goes in front, and the part from which on it need not any more. What is read
+/// late has left the processor's caches by then.
+const FULL: usize = 8;
+const EMPTY: usize = 16;
+/// Batches from which on their judge goes in front.
+const MANY: u64 = 64;
+
+/// Scheduling of a thread: `struct sched_attr` of `include/uapi/linux/sched/types.h`, its first version.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    /// Nanoseconds of a turn (6.12 and newer; 0: the kernel's choice).
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// `SCHED_OTHER` and `SCHED_BATCH`.
+const OTHER: u32 = 0;
+const BATCH: u32 = 3;
+
+impl Attributes {
+    const SIZE: u32 = size_of::<Self>() as u32;
+
+    /// Of a thread; 0: the calling one.
+    fn of(thread: libc::pid_t) -> io::Result<Self> {
+        let mut told = Self::default();
+        // SAFETY: `told` is as long as is said.
+        match unsafe { libc::syscall(libc::SYS_sched_getattr, thread, &raw mut told, Self::SIZE, 0) } {
+            0 => Ok(told),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn set(mut self, thread: libc::pid_t) -> io::Result<()> {
+        self.size = Self::SIZE;
+        // SAFETY: an initialised structure of the size that it says.
+        match unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const self, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Behind everybody: never in the place of a thread that runs, least weight, and a turn so long that whoever wakes
+    /// up comes first.
+    fn last(self) -> Self {
+        Self { policy: BATCH, nice: 19, runtime: 100_000_000, ..self }
+    }
+}
+
+/// What the threads tell of their work.
+#[derive(Debug, Default)]
+pub(super) struct Precedence {
+    threads: Mutex<Vec<libc::pid_t>>,
+    /// Rounds of the capturing thread.
+    rounds: AtomicU64,
+    handed: AtomicU64,
+    judged: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Precedence {
+    /// The calling thread is one of those that step back.
+    pub(super) fn join(&self) {
+        // SAFETY: gettid(2) has no preconditions.
+        let thread = unsafe { libc::gettid() };
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    /// The capturing thread has had a turn.
+    pub(super) fn round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A batch was handed over.
+    pub(super) fn handed(&self) {
+        self.handed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A batch was judged.
+    pub(super) fn judged(&self) {
+        self.judged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The agent ends: nobody steps back any more.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts to look after it; ends by itself after [`Self::end`].
+    pub(super) fn start(self: &Arc<Self>, level: Level) -> io::Result<JoinHandle<()>> {
+        let this = Arc::clone(self);
+        std::thread::Builder::new().name("weir-precedence".to_owned()).spawn(move || this.watch(&level))
+    }
+
+    fn watch(&self, level: &Level) {
+        let usual = match Attributes::of(0) {
+            Ok(usual) if usual.policy == OTHER => usual,
+            // Whoever started the agent has chosen; or is not to be asked.
+            _ => return,
+        };
+        // Who steps back must be able to come again.
+        if let Err(error) = usual.last().set(0).and_then(|()| usual.set(0)) {
+            tracing::info!(%error, "the agent may delay applications on busy cores: with CAP_SYS_NICE it would step back");
+            return;
+        }
+        // A short turn comes soon.
+        let _ = Attributes { runtime: 200_000, ..usual }.set(0);
+        let mut judgement = Judgement::default();
+        let mut set = (0, false);
+        while !self.over.load(Ordering::Relaxed) {
+            let (filled, room) = level.filled();
+            let front = judgement.front(&Seen {
+                filled,
+                room,
+                rounds: self.rounds.load(Ordering::Relaxed),
+                handed: self.handed.load(Ordering::Relaxed),
+                judged: self.judged.load(Ordering::Relaxed),
+            });
+            self.place(usual, front, &mut set);
+            std::thread::sleep(LOOK);
+        }
+        self.place(usual, true, &mut set);
+    }
+
+    /// Puts every thread in front or behind. `set`: how many of them are where.
+    fn place(&self, usual: Attributes, front: bool, set: &mut (usize, bool)) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if *set == (threads.len(), front) {
+            return;
+        }
+        let wanted = if front { usual } else { usual.last() };
+        for thread in threads.iter() {
+            if let Err(error) = wanted.set(*thread) {
+                tracing::debug!(%error, thread, "a thread keeps its priority");
+            }
+        }
+        *set = (threads.len(), front);
+    }
+}
+
+/// What is seen at one look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    filled: usize,
+    room: usize,
+    rounds: u64,
+    handed: u64,
+    judged: u64,
+}
+
+/// Who is in front, and since when nothing has moved.
+#[derive(Debug, Default)]
+struct Judgement {
+    before: Seen,
+    /// Looks since the capturing and the judging thread had a turn that they needed.
+    still: [u32; 2],
+    front: bool,
+    /// Looks since they went in front.
+    stayed: u32,
+}
+
+impl Judgement {
+    /// Whether the threads belong in front.
+    fn front(&mut self, seen: &Seen) -> bool {
+        let waiting = seen.handed.saturating_sub(seen.judged);
+        let moved = [seen.rounds != self.before.rounds, waiting == 0 || seen.judged != self.before.judged];
+        for (still, moved) in self.still.iter_mut().zip(moved) {
+            *still = if moved { 0 } else { *still + 1 };
+        }
+        self.before = *seen;
+        if seen.filled > seen.room / FULL || waiting > MANY || self.still.iter().any(|still| *still >= PATIENCE) {
+            self.front = true;
+            self.stayed = 0;
+        } else if self.front {
+            self.stayed += 1;
+            self.front = self.stayed < STAY || seen.filled > seen.room / EMPTY || waiting > 1;
+        }
+        self.front
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Judgement, MANY, PATIENCE, STAY, Seen};
+
+    const ROOM: usize = 1 << 20;
+
+    fn looks(judgement: &mut Judgement, seen: Seen, times: u32) -> bool {
+        (0..times).map(|_| judgement.front(&seen)).last().unwrap()
+    }
+
+    #[test]
+    fn a_ring_that_fills_brings_its_reader_in_front_until_it_is_nearly_empty() {
+        let mut judgement = Judgement::default();
+        let at = |filled, rounds| Seen { filled, room: ROOM, rounds, ..Seen::default() };
+        assert!(!judgement.front(&at(ROOM / 8, 1)));
+        assert!(judgement.front(&at(ROOM / 8 + 1, 2)));
+        for rounds in 3..20 {
+            assert!(judgement.front(&at(ROOM / 12, rounds)));
+        }
+        assert!(!judgement.front(&at(ROOM / 16, 21)));
+    }
+
+    #[test]
+    fn batches_that_pile_up_do_so_too() {
+        let mut judgement = Judgement::default();
+        assert!(!judgement.front(&Seen { room: ROOM, rounds: 1, handed: MANY, ..Seen::default() }));
+        assert!(judgement.front(&Seen { room: ROOM, rounds: 2, handed: MANY + 1, ..Seen::default() }));
+    }
+
+    #[test]
+    fn who_has_waited_for_long_has_a_turn() {
+        let mut judgement = Judgement::default();
+        let still = Seen { filled: 1, room: ROOM, rounds: 1, ..Seen::default() };
+        assert!(!judgement.front(&still));
+        assert!(!looks(&mut judgement, still, PATIENCE - 1));
+        assert!(judgement.front(&still));
+        let mut judgement = Judgement::default();
+        let unjudged = |rounds| Seen { room: ROOM, rounds, handed: 1, ..Seen::default() };
+        let fronts: Vec<_> = (1..=u64::from(PATIENCE)).map(|round| judgement.front(&unjudged(round))).collect();
+        assert_eq!(fronts.iter().filter(|front| **front).count(), 1);
+        assert_eq!(fronts.last(), Some(&true));
+        let done = |rounds| Seen { room: ROOM, rounds, handed: 1, judged: 1, ..Seen::default() };
+        let fronts: Vec<_> = (10..10 + u64::from(STAY)).map(|round| judgement.front(&done(round))).collect();
+        assert_eq!(fronts.last(), Some(&false));
+    }
+
+    #[test]
+    fn an_idle_agent_stays_behind() {
+        let mut judgement = Judgement::default();
+        for rounds in 1..100 {
+            assert!(!judgement.front(&Seen { room: ROOM, rounds, ..Seen::default() }));
+        }
+    }
+}
