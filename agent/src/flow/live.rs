@@ -162,6 +162,11 @@ impl Live {
         (kind == Kind::Client && !self.own).then_some(Note::Asked { span: ids.span, at })
     }
 
+    /// It was proven that its client exports spans by gRPC; true once.
+    pub(super) fn newly_exports(&mut self) -> bool {
+        self.dialect.newly_exports() && !self.own
+    }
+
     /// Nobody reads it, or it is long and nothing of it was understood because its first bytes were lost; true once. Where
     /// the kernel half has seen an answer, it goes on watching all the same.
     pub(super) fn is_newly_foreign(&mut self) -> bool {
@@ -198,6 +203,7 @@ impl Live {
             connection: Arc::clone(&self.connection),
             protocol: self.dialect.protocol(),
             visibility: self.dialect.visibility(),
+            server_name: self.dialect.server_name(),
             bytes: self.bytes,
             calls: self.calls,
             mirror: self.mirror.clone(),
