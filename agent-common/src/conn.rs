@@ -30,6 +30,8 @@ impl Framing {
     pub const IGNORE: Self = Self(2);
     /// Older than the agent: waits for a segment that starts like a message.
     pub const MIDWAY: Self = Self(3);
+    /// HTTP/2 in clear: its first bytes, by way, until the agent has read enough.
+    pub const OPENING: Self = Self(4);
 }
 
 /// How certain an [`Owner`] is.

@@ -29,6 +29,8 @@ pub(crate) mod like {
     // 1: too few bytes to say.
     /// A token, a space, and what a target may start with.
     pub(crate) const YES: u32 = 2;
+    /// A bit beside: it is how HTTP/2 begins.
+    pub(crate) const PREFACE: u32 = 4;
 }
 
 /// 1 where `a == b`, else 0, without a branch.
@@ -88,6 +90,19 @@ pub(crate) fn status(bytes: &[u8; PEEK], n: u32) -> u32 {
         i += 1;
     }
     is
+}
+
+/// [`like::PREFACE`] for what an HTTP/2 client with prior knowledge says first (RFC 9113 §3.4), else 0.
+#[inline(always)]
+pub(crate) fn preface(bytes: &[u8; PEEK], n: u32) -> u32 {
+    let want = *b"PRI * HTTP/2.0\r\n";
+    let mut is = below(PEEK as u32 - 1, n);
+    let mut i = 0usize;
+    while i < PEEK {
+        is &= same(u32::from(bytes[i]), u32::from(want[i]));
+        i += 1;
+    }
+    is * like::PREFACE
 }
 
 /// 1 for the signature of the PROXY protocol's version 2, which stands before the first request.

@@ -40,6 +40,8 @@ pub enum Count {
     Evicted,
     /// Calls that could not be written to the disk store: it was full, broken or too slow.
     LostDisk,
+    /// Connections without a call, and proofs of exports, that the judging thread could not take: it was behind.
+    LostConnection,
     /// Connections that were evicted because the table is bounded.
     EvictedConnection,
     /// Message heads that could not be told because bytes before them were not seen.
@@ -108,7 +110,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -119,6 +121,7 @@ impl Count {
         Self::Kept,
         Self::Evicted,
         Self::LostDisk,
+        Self::LostConnection,
         Self::EvictedConnection,
         Self::Skipped,
         Self::MalformedContext,
@@ -167,6 +170,7 @@ impl Count {
             Self::Kept => (Unit::Call, "kept", ""),
             Self::Evicted => (Unit::Call, "evicted", ""),
             Self::LostDisk => (Unit::Event, "lost", "disk_store"),
+            Self::LostConnection => (Unit::Event, "lost", "connection_queue_full"),
             Self::EvictedConnection => (Unit::Event, "evicted", "connection"),
             Self::Skipped => (Unit::Event, "lost", "unseen_head"),
             Self::MalformedContext => (Unit::Event, "ignored", "malformed_trace_context"),

@@ -7,7 +7,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use weir_common::conn::{Framing, Role};
 use weir_common::knob::Slot;
-use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG_TURN, SMALL, Segment, TAIL, Way};
+use weir_common::record::{HOLD, LARGE, MEDIUM, SEG_AHEAD, SEG_FIN, SEG_TAIL, SEG_TURN, Segment, TAIL, Way};
 
 use crate::conn::{Conn, Stage, stage, staged, wide};
 use crate::framing::{self, like};
@@ -94,7 +94,8 @@ fn watched(skb: *mut __sk_buff, sk: *mut bpf_sock, conn: &mut Conn, way: Way, pa
     }
     // Long, unanswered, and no HTTP to the agent: a text that began like a request, sent one way.
     let w = usize::from(way.0 & 1);
-    if conn.confirmed == 0 && conn.kept[w] >= MEDIUM as u32 && !conn.holds() && track::foreign(conn) {
+    let long = conn.kept[w] >= MEDIUM as u32 || conn.framing == Framing::OPENING.0;
+    if conn.confirmed == 0 && long && !conn.holds() && track::foreign(conn) {
         conn.framing = Framing::IGNORE.0;
         return;
     }
@@ -140,7 +141,8 @@ fn look(skb: *mut __sk_buff, to: *mut Stage) {
     let n = (n.wrapping_sub(1) & (PEEK as u32 - 1)) + 1;
     // SAFETY: `peek` has room for `n` bytes. What could not be read stays zero and is like nothing.
     unsafe { bpf_skb_load_bytes(skb.cast(), offset, peek.as_mut_ptr().cast(), n) };
-    stage!(to, request, (framing::request(&peek, n) | framing::proxy_v2(&peek, n)) as u8);
+    let request = framing::request(&peek, n) | framing::proxy_v2(&peek, n) | framing::preface(&peek, n);
+    stage!(to, request, request as u8);
     stage!(to, status, framing::status(&peek, n) as u8);
     stage!(to, told, framing::told(n) as u8);
 }
@@ -159,7 +161,7 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
             conn.role = if way == Way::IN { Role::CLIENT.0 } else { Role::SERVER.0 };
             conn.framing = Framing::HEADS.0;
             conn.confirmed = 1;
-        } else if u32::from(request) == like::YES {
+        } else if u32::from(request) & like::YES != 0 {
             if conn.role == Role::UNKNOWN.0 {
                 conn.role = if way == Way::IN { Role::SERVER.0 } else { Role::CLIENT.0 };
             }
@@ -167,10 +169,20 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
         } else {
             stage!(to, act, acts::PASS);
         }
+    } else if framing == Framing::OPENING {
+        let w = usize::from(way.0 & 1);
+        if conn.kept[w] >= LARGE as u32 {
+            if conn.kept[w ^ 1] >= LARGE as u32 {
+                conn.framing = Framing::IGNORE.0;
+            }
+            stage!(to, act, acts::PASS);
+        }
     } else if conn.is_request(way) {
         if framing == Framing::UNDECIDED {
             if u32::from(request) == like::NO {
                 stage!(to, act, acts::LAST);
+            } else if u32::from(request) & like::PREFACE != 0 {
+                conn.framing = Framing::OPENING.0;
             } else {
                 conn.framing = Framing::HEADS.0;
             }
@@ -211,7 +223,8 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     } else {
         staged!(to, status) & staged!(to, told) != 0
     };
-    if turn || starts {
+    let opening = conn.framing == Framing::OPENING.0;
+    if (turn || starts) && !opening {
         conn.kept[w] = 0;
     }
     stage!(to, tgid, 0);
@@ -233,7 +246,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
         stage!(to, errand, errand::sends(conn, by, staged!(to, segment.seq), at));
     }
     let (len, flags) = (staged!(to, segment.len), staged!(to, segment.flags));
-    let plain = turn && flags == 0 && first == acts::KEEP;
+    let plain = turn && flags == 0 && first == acts::KEEP && !opening;
     if request && turn && conn.wide == wide::TURN && conn.confirmed != 0 && !starts {
         conn.wide = wide::ALWAYS;
     }
@@ -259,7 +272,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
         }
     } else if request && plain && len <= HOLD as u32 && conn.deep == 0 && conn.wide != wide::ALWAYS {
         stage!(to, act, acts::HOLD);
-    } else if request && turn {
+    } else if request && turn && !opening {
         conn.widen();
     }
     let mut flags = flags;
@@ -308,7 +321,8 @@ fn act(skb: *mut __sk_buff, conn: &mut Conn, to: *mut Stage, way: Way) {
         return;
     }
     if act == acts::LAST {
-        stage!(to, segment.kept, if len < SMALL as u32 { len } else { SMALL as u32 });
+        // A TLS client's hello is some 500 to 2000 bytes long, and the name that it asks for may stand at its end.
+        stage!(to, segment.kept, if len < MEDIUM as u32 { len } else { MEDIUM as u32 });
         conn.framing = Framing::IGNORE.0;
     } else {
         due(conn, to, way);

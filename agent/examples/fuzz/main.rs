@@ -2,6 +2,7 @@
 //! understood. `cargo xtask fuzz` runs it; a failure prints the line that repeats it.
 
 mod dns;
+mod first;
 mod http1;
 mod lists;
 mod random;
@@ -68,6 +69,8 @@ fn targets() -> Vec<Box<dyn Target>> {
         Box::new(small::Hopping),
         Box::new(small::FirstBytes),
         Box::new(dns::Messages),
+        Box::new(first::Hello),
+        Box::new(first::Http2),
         Box::new(lists::Lists),
         Box::new(lists::Bans::default()),
         Box::new(lists::Rules),

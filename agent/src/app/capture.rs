@@ -11,7 +11,7 @@ use crate::identity::{Counts, Heard, Resolver, Seen};
 use crate::kernel::ring::Reader;
 use crate::kernel::tables::Foreign;
 use crate::meter::{Count, Meter};
-use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Service, Thread};
+use crate::model::{EndedConnection, Event, Exchange, OpenConnection, Role, Service, Thread};
 use crate::proto::dns::{self, Nothing};
 
 use weir_common::record::{Dns, Way};
@@ -68,6 +68,8 @@ pub(super) struct Ended {
 pub(super) struct Batch {
     pub calls: Vec<Exchange>,
     pub ended: Vec<Ended>,
+    /// Who exports spans by gRPC (client), or takes such exports (server).
+    pub exporting: Vec<(Role, Arc<Service>)>,
 }
 
 /// The capturing thread's own state.
@@ -130,7 +132,7 @@ impl Capture {
         self.hand_over(&mut out, clock::monotonic_ns());
         let mut calls = Vec::new();
         self.chains.finish(&mut calls);
-        self.send(Batch { calls, ended: Vec::new() });
+        self.send(Batch { calls, ..Batch::default() });
     }
 
     fn drain(&mut self, out: &mut Output) -> usize {
@@ -205,7 +207,7 @@ impl Capture {
 
     fn hand_over(&mut self, out: &mut Output, now: u64) {
         // All at once: a batch that grows is copied again and again.
-        let mut batch = Batch { calls: Vec::with_capacity(out.calls.len()), ended: Vec::new() };
+        let mut batch = Batch { calls: Vec::with_capacity(out.calls.len()), ..Batch::default() };
         let mut notes = out.notes.drain(..).peekable();
         for (at, mut exchange) in out.calls.drain(..).enumerate() {
             while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {
@@ -218,7 +220,10 @@ impl Capture {
         }
         notes.for_each(|(_, note)| self.chains.note(note));
         self.chains.tick(now, &mut batch.calls);
-        if batch.calls.is_empty() && out.ended.is_empty() {
+        for connection in out.exporting.drain(..) {
+            batch.exporting.push((connection.role, self.resolver.at_end_of(&connection, now)));
+        }
+        if batch.calls.is_empty() && out.ended.is_empty() && batch.exporting.is_empty() {
             return;
         }
         for connection in out.ended.drain(..) {
@@ -238,6 +243,7 @@ impl Capture {
         // Never waits: a judge that is behind costs calls, counted, and not the ring.
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = self.batches.try_send(batch) {
             self.meter.add(Count::LostQueue, batch.calls.len() as u64);
+            self.meter.add(Count::LostConnection, (batch.ended.len() + batch.exporting.len()) as u64);
         } else {
             self.precedence.handed();
         }
@@ -268,7 +274,7 @@ impl Capture {
             Ask::Chains(on) => {
                 let mut calls = Vec::new();
                 self.chains.set(on, &mut calls);
-                self.send(Batch { calls, ended: Vec::new() });
+                self.send(Batch { calls, ..Batch::default() });
             }
             Ask::Identity(settings) => {
                 if let Err(error) = self.resolver.set(settings) {

@@ -163,6 +163,11 @@ fn blind_spots() -> impl Iterator<Item = Row> {
             "connections are listed as opaque, reason tls",
             "put Weir where TLS ends, or wait for TLS support",
         ),
+        (
+            "names that DNS gives over TCP, TLS or HTTPS",
+            "their answers are not read: what is outside goes by the host that its client names, or by its address",
+            "let the node's resolver answer by UDP",
+        ),
         ("HTTP/2 and gRPC", "connections are listed as opaque, reason h2c", "none yet"),
         ("unix sockets", "they pass no cgroup_skb hook", "let the proxy talk TCP on loopback to have them seen"),
         (

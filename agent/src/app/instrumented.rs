@@ -1,7 +1,7 @@
 //! Applications that export spans of their own: what Weir tells beside them, so that no call is there twice.
 //!
-//! A process is known as one by its own OTLP traffic, in clear over HTTP: `POST …/v1/traces` that was accepted. One that
-//! also receives such requests passes on what others say, and says nothing of itself.
+//! A process is known as one by its own OTLP traffic in clear: a `POST …/v1/traces`, or the first `Export` of a connection of
+//! gRPC, that was accepted. One that also receives such requests passes on what others say, and says nothing of itself.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::config::Instrumented;
-use crate::model::{Exchange, Http, Kind, Link, Operation, Process, Service};
+use crate::model::{Exchange, Http, Kind, Link, Operation, Process, Role, Service};
 
 /// Processes that are known at once; when there are more, all are learned anew.
 const PROCESSES: usize = 4096;
@@ -46,22 +46,38 @@ impl Instruments {
         if http.method.as_str() != "POST" || !goes_to(http, &[TRACES]) {
             return;
         }
-        let Some(process) = exchange.service.process.as_ref().filter(|process| process.pid != 0) else { return };
         match exchange.kind {
-            Kind::Server => {
-                if self.forwarding.len() >= PROCESSES {
-                    self.forwarding.clear();
-                }
-                self.forwarding.insert(process.pid);
-            }
+            Kind::Server => self.takes(&exchange.service),
             Kind::Client if http.status.is_some_and(|status| (200..300).contains(&status)) => {
-                if self.exporting.len() >= PROCESSES {
-                    self.exporting.clear();
-                }
-                self.exporting.insert(process.pid, process.clone());
+                self.sends(&exchange.service);
             }
             Kind::Client => {}
         }
+    }
+
+    /// Takes that an export by gRPC was accepted, as one end of its connection saw it.
+    pub(super) fn exports_by_grpc(&mut self, role: Role, service: &Service) {
+        match role {
+            Role::Server => self.takes(service),
+            Role::Client => self.sends(service),
+            Role::Unknown => {}
+        }
+    }
+
+    fn takes(&mut self, service: &Service) {
+        let Some(process) = numbered(service) else { return };
+        if self.forwarding.len() >= PROCESSES {
+            self.forwarding.clear();
+        }
+        self.forwarding.insert(process.pid);
+    }
+
+    fn sends(&mut self, service: &Service) {
+        let Some(process) = numbered(service) else { return };
+        if self.exporting.len() >= PROCESSES {
+            self.exporting.clear();
+        }
+        self.exporting.insert(process.pid, process.clone());
     }
 
     /// What becomes of a call's span.
@@ -126,6 +142,11 @@ impl Told {
             })),
         }
     }
+}
+
+/// A service's process, where it is known.
+fn numbered(service: &Service) -> Option<&Process> {
+    service.process.as_ref().filter(|process| process.pid != 0)
 }
 
 fn goes_to(http: &Http, paths: &[&str]) -> bool {
@@ -204,6 +225,11 @@ mod tests {
         assert_eq!(silent(&all, &other), Told::AsIs);
         all.heed(&export(Kind::Server, 5, 200));
         assert_eq!(silent(&all, &call(Kind::Server, 5, 6, false)), Told::AsIs);
+        // The same by gRPC.
+        all.exports_by_grpc(Role::Client, &service(7));
+        assert_eq!(silent(&all, &call(Kind::Server, 7, 6, false)), Told::ByApplication);
+        all.exports_by_grpc(Role::Server, &service(7));
+        assert_eq!(silent(&all, &call(Kind::Server, 7, 6, false)), Told::AsIs);
     }
 
     #[test]

@@ -93,6 +93,9 @@ impl Judge {
     fn judge(&mut self, batch: Batch) {
         let bench = self.bench.read().unwrap_or_else(PoisonError::into_inner);
         let now = clock::monotonic_ns();
+        for (role, service) in batch.exporting {
+            self.instruments.exports_by_grpc(role, &service);
+        }
         let mut calls = Vec::with_capacity(batch.calls.len());
         // Only calls of which something else than their own span is exported, by their place.
         let mut told = Vec::new();

@@ -31,10 +31,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let rows = rows::read(lines, |row| {
         let text = |pointer: &str| harmless(row.pointer(pointer).and_then(Value::as_str).unwrap_or("-"));
         let number = |pointer: &str| row.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let seen = match row.get("weir.opaque.reason").and_then(Value::as_str) {
-            Some(reason) => format!("{}: {}", text("/visibility"), harmless(reason)),
-            None => text("/visibility"),
-        };
+        let mut seen = text("/visibility");
+        if let Some(reason) = row.get("weir.opaque.reason").and_then(Value::as_str) {
+            seen = format!("{seen}: {}", harmless(reason));
+        }
+        if let Some(name) = row.pointer("/tls/server_name").and_then(Value::as_str) {
+            seen = format!("{seen} ({})", harmless(name));
+        }
         vec![
             text("/service/service.name"),
             text("/role"),

@@ -147,7 +147,7 @@ pub struct Flow {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// Processes that are remembered at once.
+    /// Processes that are remembered at once; those that were looked up last, half as many, are never read anew.
     pub processes: u32,
     /// Names of services by rule; the first that meets a process wins over everything found otherwise.
     pub rules: Vec<NameRule>,
@@ -406,7 +406,7 @@ impl Default for Flow {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { processes: 16_384, rules: Vec::new() }
+        Self { processes: 32_768, rules: Vec::new() }
     }
 }
 

@@ -47,6 +47,7 @@ impl ConnectionRow {
             "protocol": open.protocol,
             "visibility": open.visibility.as_str(),
             "weir.opaque.reason": open.visibility.reason(),
+            "tls": open.server_name.as_deref().map(|name| json!({ "server_name": name })),
             "bytes_received": open.bytes[0],
             "bytes_sent": open.bytes[1],
             "calls": open.calls,

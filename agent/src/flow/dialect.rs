@@ -1,10 +1,16 @@
 //! What a connection speaks: told by its first bytes, then spoken by a parser.
 
+use std::sync::Arc;
+
 use crate::model::{Call, Thread, Visibility};
-use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step};
+use crate::proto::opening::{Opening, Outcome};
+use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step, hello};
 
 /// First bytes, both sides together, by which every protocol must know its own.
 const ENOUGH: usize = 64;
+/// Each both a protocol's name and why it can't be read.
+const TLS: &str = "tls";
+const H2C: &str = "h2c";
 /// What an HTTP/2 client with prior knowledge says first (RFC 9113 §3.4), as far as it is unmistakable.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
@@ -19,7 +25,15 @@ pub(super) enum Dialect {
     /// A parser reads it. `proven`: it has told a call.
     Speaking { name: &'static str, proven: bool, parser: Box<dyn Parser> },
     /// Nobody reads it (any more).
-    Opaque { name: Option<&'static str>, reason: &'static str, tally: Tally },
+    Opaque {
+        name: Option<&'static str>,
+        reason: &'static str,
+        tally: Tally,
+        server_name: Option<Arc<str>>,
+        exports: bool,
+    },
+    /// HTTP/2 in clear, of which only the first bytes are looked at.
+    Opening(Box<Opening>),
 }
 
 /// What a parser counts.
@@ -56,6 +70,8 @@ struct Mark {
 enum Said {
     Opens(&'static Protocol),
     Foreign(Option<&'static str>, &'static str),
+    /// HTTP/2 in clear.
+    Begins,
     TooFew,
 }
 
@@ -79,10 +95,20 @@ impl Dialect {
                 *proven |= out.len() > before;
                 if let Step::Done(reason) = step {
                     let tally = Tally::of(parser.as_ref());
-                    *self = Self::Opaque { name: proven.then_some(*name), reason, tally };
+                    *self = Self::Opaque {
+                        name: proven.then_some(*name),
+                        reason,
+                        tally,
+                        server_name: None,
+                        exports: false,
+                    };
                 }
             }
             Self::Opaque { .. } => {}
+            Self::Opening(opening) => {
+                let outcome = opening.hear(chunk.side, chunk.bytes);
+                self.opened(outcome);
+            }
             Self::Late => self.hear_late(chunk, protocols, out),
             Self::Silent | Self::Hearing(_) => self.hear_first(chunk, protocols, out),
         }
@@ -97,10 +123,20 @@ impl Dialect {
                 *proven |= out.len() > before;
                 if let Step::Done(reason) = step {
                     let tally = Tally::of(parser.as_ref());
-                    *self = Self::Opaque { name: proven.then_some(*name), reason, tally };
+                    *self = Self::Opaque {
+                        name: proven.then_some(*name),
+                        reason,
+                        tally,
+                        server_name: None,
+                        exports: false,
+                    };
                 }
             }
             Self::Silent | Self::Hearing(_) => *self = Self::Late,
+            Self::Opening(opening) => {
+                let outcome = opening.gap(gap.side);
+                self.opened(outcome);
+            }
             Self::Late | Self::Opaque { .. } => {}
         }
     }
@@ -137,7 +173,7 @@ impl Dialect {
         match self {
             Self::Speaking { parser, .. } => Tally::of(parser.as_ref()),
             Self::Opaque { tally, .. } => *tally,
-            Self::Silent | Self::Late | Self::Hearing(_) => Tally::default(),
+            Self::Silent | Self::Late | Self::Hearing(_) | Self::Opening(_) => Tally::default(),
         }
     }
 
@@ -146,7 +182,16 @@ impl Dialect {
         match self {
             Self::Speaking { name, .. } => Some(name),
             Self::Opaque { name, .. } => *name,
+            Self::Opening(_) => Some(H2C),
             Self::Silent | Self::Late | Self::Hearing(_) => None,
+        }
+    }
+
+    /// The host that a TLS client asked for.
+    pub(super) fn server_name(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Opaque { server_name, .. } => server_name.clone(),
+            _ => None,
         }
     }
 
@@ -155,9 +200,26 @@ impl Dialect {
         match self {
             Self::Speaking { .. } => Visibility::Plaintext,
             Self::Opaque { reason, .. } => Visibility::Opaque(reason),
+            Self::Opening(_) => Visibility::Opaque(H2C),
             Self::Silent | Self::Hearing(_) => Visibility::Opaque("no_bytes_yet"),
             Self::Late => Visibility::Opaque("first_bytes_not_seen"),
         }
+    }
+
+    /// Whether it was proven that its client exports spans by gRPC; true once.
+    pub(super) fn newly_exports(&mut self) -> bool {
+        match self {
+            Self::Opaque { exports, .. } => std::mem::take(exports),
+            _ => false,
+        }
+    }
+
+    fn opened(&mut self, outcome: Outcome) {
+        if outcome == Outcome::Open {
+            return;
+        }
+        let (tally, exports) = (Tally::default(), outcome == Outcome::Exports);
+        *self = Self::Opaque { name: Some(H2C), reason: H2C, tally, server_name: None, exports };
     }
 
     fn hear_first(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
@@ -184,7 +246,17 @@ impl Dialect {
                 }
                 self.hear(chunk, protocols, out);
             }
-            Said::Foreign(name, reason) => *self = foreign(name, reason),
+            Said::Foreign(name, reason) => {
+                let server_name = if reason == TLS { hello::server_name(chunk.bytes).map(Arc::from) } else { None };
+                *self = Self::Opaque { name, reason, tally: Tally::default(), server_name, exports: false };
+            }
+            Said::Begins => {
+                *self = Self::Opening(Box::default());
+                if let Some(heard) = heard {
+                    heard.replay(|chunk| self.hear(chunk, protocols, out));
+                }
+                self.hear(chunk, protocols, out);
+            }
             Said::TooFew => {
                 let mut heard = heard.unwrap_or_default();
                 heard.keep(&chunk);
@@ -195,7 +267,7 @@ impl Dialect {
 
     fn hear_late(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
         if let [0x14..=0x17, 3, 0..=4, ..] = chunk.bytes {
-            *self = foreign(Some("tls"), "tls");
+            *self = foreign(Some(TLS), TLS);
             return;
         }
         let (client, server) = match chunk.side {
@@ -203,7 +275,7 @@ impl Dialect {
             Side::Server => (&[][..], chunk.bytes),
         };
         if client.starts_with(PREFACE) {
-            *self = foreign(Some("h2c"), "h2c");
+            *self = foreign(Some(H2C), H2C);
             return;
         }
         let Some(protocol) = protocols.iter().find(|protocol| (protocol.guess)(client, server) == Guess::Yes) else {
@@ -251,17 +323,17 @@ impl Heard {
 }
 
 fn foreign(name: Option<&'static str>, reason: &'static str) -> Dialect {
-    Dialect::Opaque { name, reason, tally: Tally::default() }
+    Dialect::Opaque { name, reason, tally: Tally::default(), server_name: None, exports: false }
 }
 
 /// What the first bytes of both sides say.
 fn judge(protocols: &'static [Protocol], client: &[u8], server: &[u8]) -> Said {
     let few = client.len() + server.len() < ENOUGH;
     if let [0x16] | [0x16, 3, ..] = client {
-        return Said::Foreign(Some("tls"), "tls");
+        return Said::Foreign(Some(TLS), TLS);
     }
     if client.starts_with(PREFACE) {
-        return Said::Foreign(Some("h2c"), "h2c");
+        return Said::Begins;
     }
     if client.len() >= 4 && PREFACE.starts_with(client) {
         return Said::TooFew;

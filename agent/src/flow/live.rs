@@ -15,6 +15,10 @@ use super::stream::{Piece, Room, Sink, Stream};
 use crate::model::{Call, Connection, Kind, OpenConnection, Role, Thread};
 use crate::proto::{Chunk, Close, Gap, Protocol, Side};
 
+/// Bytes after which a connection whose first ones were lost is given up: a flood that filled the ring must not go on
+/// filling it.
+const LATE: u64 = 1 << 20;
+
 /// State of a connection. Nothing of it waits in a buffer while it is idle.
 pub(super) struct Live {
     /// What does not change.
@@ -158,9 +162,16 @@ impl Live {
         (kind == Kind::Client && !self.own).then_some(Note::Asked { span: ids.span, at })
     }
 
-    /// Nobody reads it; true once.
+    /// It was proven that its client exports spans by gRPC; true once.
+    pub(super) fn newly_exports(&mut self) -> bool {
+        self.dialect.newly_exports() && !self.own
+    }
+
+    /// Nobody reads it, or it is long and nothing of it was understood because its first bytes were lost; true once. Where
+    /// the kernel half has seen an answer, it goes on watching all the same.
     pub(super) fn is_newly_foreign(&mut self) -> bool {
-        let new = !self.given_up && self.dialect.is_opaque();
+        let lost = self.dialect.is_late() && self.bytes.iter().sum::<u64>() >= LATE;
+        let new = !self.given_up && (self.dialect.is_opaque() || lost);
         self.given_up |= new;
         new
     }
@@ -192,6 +203,7 @@ impl Live {
             connection: Arc::clone(&self.connection),
             protocol: self.dialect.protocol(),
             visibility: self.dialect.visibility(),
+            server_name: self.dialect.server_name(),
             bytes: self.bytes,
             calls: self.calls,
             mirror: self.mirror.clone(),

@@ -16,7 +16,9 @@ use super::stream::Room;
 use super::table::Table;
 use crate::clock::Offset;
 use crate::meter::{Count, Meter};
-use crate::model::{Call, EndedConnection, Event, Exchange, Hosts, OpenConnection, Role, Service, Thread, Visibility};
+use crate::model::{
+    Call, Connection, EndedConnection, Event, Exchange, Hosts, OpenConnection, Role, Service, Thread, Visibility,
+};
 use crate::proto::{Close, STOPPED, Side};
 
 /// `error.type` and `lost_reason` of calls whose connection left the table for another.
@@ -31,6 +33,8 @@ pub struct Output {
     pub ended: Vec<EndedConnection>,
     /// Cookies of connections of which records still come though nobody reads them, each once.
     pub foreign: Vec<u64>,
+    /// Connections whose client exports spans by gRPC, each once.
+    pub exporting: Vec<Arc<Connection>>,
     /// What [`super::Chains`] is to be told, each with the number of `calls` that come before it.
     pub notes: Vec<(usize, Note)>,
 }
@@ -79,6 +83,9 @@ impl Desk {
         }
         if malformed > 0 {
             self.meter.add(Count::MalformedContext, malformed);
+        }
+        if live.newly_exports() {
+            out.exporting.push(Arc::clone(&live.connection));
         }
         live.notes(&self.calls, &mut self.notes);
         out.notes.extend(self.notes.drain(..).map(|note| (out.calls.len(), note)));
@@ -246,6 +253,7 @@ impl Worker {
                 mirror: row.mirror,
                 protocol: row.protocol,
                 visibility: row.visibility,
+                server_name: row.server_name,
                 bytes: closed.bytes,
                 ended_at: closed.head.at,
                 error: (ended == Ended::RESET).then_some("connection_reset"),
@@ -270,6 +278,7 @@ impl Worker {
             mirror: None,
             protocol: None,
             visibility: Visibility::Opaque("not_established"),
+            server_name: None,
             bytes: closed.bytes,
             ended_at: closed.head.at,
             error: Some(error),

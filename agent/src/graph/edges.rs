@@ -137,7 +137,7 @@ impl Graph {
     /// its owner; `peer`: of its other end, where it is proven; `unix_ns`: when it ended, since the Unix epoch.
     pub fn ended(&mut self, ended: &EndedConnection, service: &Service, peer: Option<&Service>, unix_ns: u64) {
         let connection = &ended.connection;
-        let (own, end) = (NodeRef::own(service), NodeRef::end(peer, connection));
+        let (own, end) = (NodeRef::own(service), NodeRef::end(peer, connection, ended.server_name.as_deref()));
         let (client, server, port) = match connection.role {
             Role::Client => (own, end, connection.remote.port()),
             // Its client's end tells it too.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::Equivalent;
 
 use crate::model::semconv::{self, Host};
-use crate::model::{Connection, Evidence, Exchange, Kind, Service};
+use crate::model::{Connection, Evidence, Exchange, Kind, Role, Service};
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +76,11 @@ impl<'a> NodeRef<'a> {
         Self::known(exchange.via.as_deref()?)
     }
 
-    /// The other end of a connection.
-    pub(super) fn end(peer: Option<&'a Service>, connection: &Connection) -> Self {
-        peer.and_then(Self::known).unwrap_or(Self::Address(connection.remote.ip()))
+    /// The other end of a connection: proven, or by the name that DNS gave, or that the TLS client asked for, or by its
+    /// address.
+    pub(super) fn end(peer: Option<&'a Service>, connection: &Connection, server_name: Option<&'a str>) -> Self {
+        let asked = server_name.filter(|_| connection.role == Role::Client).map(Self::Host);
+        peer.and_then(Self::known).or(asked).unwrap_or(Self::Address(connection.remote.ip()))
     }
 
     /// Whether it says more than an address.

@@ -32,7 +32,7 @@ impl<'a> Open<'a> {
         if row.own || row.calls > 0 || row.in_flight || !unread {
             return None;
         }
-        let (own, end) = (NodeRef::own(self.service), NodeRef::end(self.peer, ends));
+        let (own, end) = (NodeRef::own(self.service), NodeRef::end(self.peer, ends, row.server_name.as_deref()));
         let (client, server, port) = match ends.role {
             Role::Client => (own, end, ends.remote.port()),
             Role::Server if row.mirror.is_none() => (end, own, ends.local.port()),

@@ -194,6 +194,7 @@ fn ended(role: Role, error: Option<&'static str>, protocol: Option<&'static str>
         mirror: None,
         protocol,
         visibility: Visibility::Opaque("tls"),
+        server_name: None,
         bytes: [30, 5],
         ended_at: 9 * SECOND,
         error,
@@ -216,6 +217,11 @@ fn connections_without_calls_are_edges_too() {
         1,
     );
     graph.ended(&ended(Role::Unknown, None, None), &bank, None, 1);
+    // What a client asks for by SNI names the other end, where nobody knows better.
+    let named = |role| EndedConnection { server_name: Some("api.test".into()), ..ended(role, None, Some("tls")) };
+    graph.ended(&named(Role::Client), &curl, None, 99 * SECOND);
+    graph.ended(&named(Role::Client), &curl, Some(&bank), 99 * SECOND);
+    graph.ended(&named(Role::Server), &bank, None, 99 * SECOND);
     let snapshot = graph.snapshot(None);
     let rows: Vec<_> = snapshot
         .edges
@@ -225,8 +231,16 @@ fn connections_without_calls_are_edges_too() {
             (&*edge.server.name, edge.protocol, counts.connections, counts.failed_connections, counts.tls)
         })
         .collect();
-    assert_eq!(rows, [("bank", "tls", 1, 0, true), ("external:10.1.0.2", "tcp", 1, 1, false)]);
-    assert_eq!((snapshot.edges[0].counts.request_bytes, snapshot.edges[0].counts.response_bytes), (5, 30));
+    assert_eq!(
+        rows,
+        [
+            ("bank", "tls", 2, 0, true),
+            ("external:10.1.0.2", "tcp", 1, 1, false),
+            ("external:api.test", "tls", 1, 0, true),
+            ("bank", "tls", 1, 0, true),
+        ]
+    );
+    assert_eq!((snapshot.edges[0].counts.request_bytes, snapshot.edges[0].counts.response_bytes), (10, 60));
     assert_eq!(graph.relations(), []);
 }
 
@@ -236,6 +250,7 @@ fn open(role: Role, visibility: Visibility) -> OpenConnection {
         connection: ended.connection,
         protocol: None,
         visibility,
+        server_name: None,
         bytes: [5, 5],
         calls: 0,
         mirror: None,

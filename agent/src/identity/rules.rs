@@ -30,7 +30,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             proc: PathBuf::from("/proc"),
-            processes: 16 * 1024,
+            processes: 32 * 1024,
             connections: 64 * 1024,
             grace: Duration::from_secs(30),
             eager: 200,

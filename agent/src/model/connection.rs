@@ -78,6 +78,8 @@ pub struct OpenConnection {
     pub protocol: Option<&'static str>,
     /// How its calls are seen.
     pub visibility: Visibility,
+    /// Host that a TLS client asked for (SNI), lower case; absent where it named none.
+    pub server_name: Option<Arc<str>>,
     /// Payload bytes that the kernel half told of: received, sent.
     pub bytes: [u64; 2],
     /// Calls so far.
@@ -105,6 +107,8 @@ pub struct EndedConnection {
     pub protocol: Option<&'static str>,
     /// How it was seen.
     pub visibility: Visibility,
+    /// As in [`OpenConnection`].
+    pub server_name: Option<Arc<str>>,
     /// Payload bytes received, sent.
     pub bytes: [u64; 2],
     /// When it ended, `CLOCK_MONOTONIC` nanoseconds.

@@ -3,8 +3,10 @@
 
 pub mod dns;
 pub mod forwarded;
+pub mod hello;
 mod hex;
 pub mod http1;
+pub mod opening;
 pub(crate) mod propagation;
 pub mod proxy;
 pub mod traceparent;

@@ -1,10 +1,11 @@
-"""Flask with OpenTelemetry's own SDK: `instrumented.py PORT UPSTREAM COLLECTOR`. `/order` asks the upstream."""
+"""Flask with OpenTelemetry's own SDK: `instrumented.py PORT UPSTREAM COLLECTOR [grpc]`. `/order` asks the upstream."""
 import sys
 
 import requests
 from flask import Flask
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.resources import Resource
@@ -12,9 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from werkzeug.serving import make_server
 
-port, upstream, collector = sys.argv[1:]
+port, upstream, collector, *how = sys.argv[1:]
 provider = TracerProvider(resource=Resource.create({"service.name": "sdk"}))
-provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=f"{collector}/v1/traces")))
+exporter = Grpc(endpoint=collector, insecure=True) if how else Http(endpoint=f"{collector}/v1/traces")
+provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 RequestsInstrumentor().instrument()
 app = Flask(__name__)

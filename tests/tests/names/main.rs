@@ -4,3 +4,4 @@ mod hostile;
 mod resolvers;
 mod stage;
 mod times;
+mod tls;

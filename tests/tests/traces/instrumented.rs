@@ -27,8 +27,12 @@ struct Stage {
 }
 
 impl Stage {
-    /// Its application has exported once when this ends.
+    /// Its application has exported once, over HTTP, when this ends.
     fn new(settings: &[&str]) -> Result<Self> {
+        Self::with(false, settings)
+    }
+
+    fn with(grpc: bool, settings: &[&str]) -> Result<Self> {
         let collector = Collector::start(Ports::free()?)?;
         let nginx = Nginx::plain()?;
         let scratch = Scratch::new("instrumented")?;
@@ -36,7 +40,12 @@ impl Stage {
         let receiver = format!("http://127.0.0.1:{}", collector.ports().http);
         let mut command = Command::new(place::cached("venv/bin/python")?);
         command.arg(place::sources().join("peers/python/instrumented.py"));
-        command.args([&port.to_string(), &nginx.url(""), &receiver]).env("PYTHONUNBUFFERED", "1");
+        command.args([&port.to_string(), &nginx.url("")]).env("PYTHONUNBUFFERED", "1");
+        if grpc {
+            command.args([&format!("http://127.0.0.1:{}", collector.ports().grpc), "grpc"]);
+        } else {
+            command.arg(&receiver);
+        }
         let app = Process::start(command, "app", &scratch)?;
         wait::listening(([127, 0, 0, 1], port).into(), Duration::from_mins(1))
             .with_context(|| app.output().unwrap_or_default())?;
@@ -98,8 +107,10 @@ fn is_sdk(span: &Span) -> bool {
     span.resource.get("telemetry.sdk.language").is_some_and(|language| language == "python")
 }
 
+type Shape = Vec<(bool, String, u8)>;
+
 /// Who told a span, and what it is.
-fn shape(spans: &[Span]) -> Vec<(bool, String, u8)> {
+fn shape(spans: &[Span]) -> Shape {
     let name = |span: &Span| span.resource.get("service.name").and_then(|it| it.as_str()).unwrap_or("-").to_owned();
     let mut all: Vec<_> = spans.iter().map(|span| (is_sdk(span), name(span), span.span.kind)).collect();
     all.sort();
@@ -119,12 +130,31 @@ fn only(spans: &[Span], sdk: bool, kind: u8) -> Result<&Span> {
 
 #[test]
 fn its_calls_are_told_once_and_joined() -> Result<()> {
-    const COUNT: usize = 10;
-    let stage = Stage::new(&[])?;
+    // Of each request: a server's call, a client's, and two exports.
+    let (first, joined, lonely) = told_once(Stage::new(&[])?, 4)?;
+    // Of the first request something was told before the application was known.
+    ensure!(joined == COUNT && lonely + first.len() == COUNT + 2, "{first:?}, {lonely}, {joined}");
+    ensure!(first.len() == 1 || first.len() == 2, "{first:?}");
+    Ok(())
+}
+
+#[test]
+fn its_calls_are_told_once_where_it_exports_by_grpc() -> Result<()> {
+    // The first export is accepted before the first request is answered, and is no call itself.
+    let (first, joined, lonely) = told_once(Stage::with(true, &[])?, 2)?;
+    ensure!(first.is_empty() && joined == COUNT + 1 && lonely == COUNT + 1, "{first:?}, {lonely}, {joined}");
+    Ok(())
+}
+
+/// Requests after the first one.
+const COUNT: usize = 10;
+
+/// Other traces than of a request that is told once, traces of one, and of its client alone. `each`: calls of a request that
+/// the application tells.
+fn told_once(stage: Stage, each: u64) -> Result<(Vec<Shape>, usize, usize)> {
     let before = stage.left_out()?;
     stage.ask(COUNT as u32)?;
-    // Of each request: a server's call, a client's, and two exports.
-    let expected = before + 4 * COUNT as u64;
+    let expected = before + each * COUNT as u64;
     wait::until(Duration::from_secs(20), "spans that are left out", || {
         Ok((stage.left_out()? == expected).then_some(()))
     })
@@ -132,7 +162,6 @@ fn its_calls_are_told_once_and_joined() -> Result<()> {
     let traces = stage.traces()?;
     let own = [row(false, "nginx", SERVER), row(true, "sdk", SERVER), row(true, "sdk", CLIENT)];
     let alone = [row(false, "curl", CLIENT)];
-    // Of the first request something may have been told before the application was known.
     let (mut first, mut joined, mut lonely) = (Vec::new(), Vec::new(), 0);
     for spans in traces.values() {
         match shape(spans) {
@@ -141,16 +170,14 @@ fn its_calls_are_told_once_and_joined() -> Result<()> {
             other => first.push(other),
         }
     }
-    ensure!(joined.len() == COUNT && lonely + first.len() == COUNT + 2, "{first:?}, {lonely}, {}", joined.len());
-    ensure!(first.len() == 1 || first.len() == 2, "{first:?}");
-    for spans in joined {
+    for spans in &joined {
         let [outer, asks, answers] =
             [only(spans, true, SERVER)?, only(spans, true, CLIENT)?, only(spans, false, SERVER)?];
         ensure!(outer.span.parent_span_id.is_empty(), "{spans:#?}");
         ensure!(asks.span.parent_span_id == outer.span.span_id, "{spans:#?}");
         ensure!(answers.span.parent_span_id == asks.span.span_id, "{spans:#?}");
     }
-    Ok(())
+    Ok((first, joined.len(), lonely))
 }
 
 #[test]

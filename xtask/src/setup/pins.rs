@@ -95,6 +95,7 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("grpcio", "1.68.1"),
     ("gunicorn", "23.0.0"),
     ("httpx", "0.28.1"),
+    ("opentelemetry-exporter-otlp-proto-grpc", "1.45.1"),
     ("opentelemetry-exporter-otlp-proto-http", "1.45.1"),
     ("opentelemetry-instrumentation-flask", "0.66b1"),
     ("opentelemetry-instrumentation-requests", "0.66b1"),

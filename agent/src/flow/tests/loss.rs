@@ -25,6 +25,23 @@ fn a_lost_exchange_leaves_no_trace() {
 }
 
 #[test]
+fn a_flood_whose_first_bytes_were_lost_is_given_up() {
+    let (mut client, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([client.opened()]);
+    client.bytes(Way::OUT, b"lost");
+    bench.feed([client.bytes(Way::OUT, &[7; 1000]).after_losing(1)]);
+    assert!(bench.out.foreign.is_empty());
+    for _ in 0..70 {
+        bench.feed([client.bytes(Way::OUT, &[7; 16_000])]);
+    }
+    assert_eq!(bench.out.foreign, [1]);
+    // What the kernel half still tells is heard.
+    bench.feed([client.bytes(Way::OUT, &get("/a")), client.bytes(Way::IN, &ok("a"))]);
+    assert_eq!(bench.told(), ["/a 200 complete"]);
+}
+
+#[test]
 fn resets_and_aborts() {
     let cases = [
         (Ended::RESET, 1, "/a 0 reset"),
