@@ -15,13 +15,13 @@ struct Item {
     host: u16,
     /// Characters of the name that are matched; `None`: before the name of a `*.` pattern.
     at: Option<u16>,
+    /// Behind the one dot that may follow a whole name (RFC 9110 §4.2.3, RFC 3986 §3.2.2).
+    dot: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Form {
     Name,
-    /// Behind the trailing dot of a whole name.
-    Dot,
     /// Inside the brackets of an IPv6 address.
     Literal,
     Port,
@@ -69,7 +69,7 @@ pub(super) fn build(
     let items: Vec<Item> = hosts
         .iter()
         .enumerate()
-        .map(|(index, (host, _))| Item { host: index as u16, at: if host.below { None } else { Some(0) } })
+        .map(|(index, (host, _))| Item { host: index as u16, at: if host.below { None } else { Some(0) }, dot: false })
         .collect();
     let field = Place { items, form: Form::Name, authority: false, start: true, flag: false };
     let authority = builder.state(Place { authority: true, ..field.clone() })?;
@@ -122,7 +122,7 @@ impl Builder<'_> {
                 let same = self.state(Place { start: false, flag: false, ..place.clone() })?;
                 self.rows.fill(state, same);
             }
-            Form::Name | Form::Dot | Form::Literal => self.name(place, state)?,
+            Form::Name | Form::Literal => self.name(place, state)?,
         }
         let flagged = self.state(Place {
             items: Vec::new(),
@@ -145,7 +145,11 @@ impl Builder<'_> {
             .hosts
             .iter()
             .enumerate()
-            .map(|(index, (host, _))| Item { host: index as u16, at: if host.below { None } else { Some(0) } })
+            .map(|(index, (host, _))| Item {
+                host: index as u16,
+                at: if host.below { None } else { Some(0) },
+                dot: false,
+            })
             .collect();
         Place { items, form: Form::Name, authority, start: false, flag: true }
     }
@@ -156,10 +160,8 @@ impl Builder<'_> {
                 continue;
             }
             let mut items = Vec::new();
-            if place.form != Form::Dot {
-                for &item in &place.items {
-                    self.advance(item, byte, &mut items);
-                }
+            for &item in &place.items {
+                self.advance(item, byte, &mut items);
             }
             let mut form = if place.form == Form::Literal { Form::Literal } else { Form::Name };
             match byte {
@@ -168,17 +170,6 @@ impl Builder<'_> {
                 b':' if place.form != Form::Literal => {
                     items = place.items.iter().copied().filter(|item| self.whole(*item)).collect();
                     form = Form::Port;
-                }
-                // One dot may stand behind a whole name (RFC 9110 §4.2.3, RFC 3986 §3.2.2), not two.
-                b'.' if place.form != Form::Dot => {
-                    let whole: Vec<Item> = place.items.iter().copied().filter(|item| self.whole(*item)).collect();
-                    if !whole.is_empty() && items.is_empty() {
-                        items = whole;
-                        form = Form::Dot;
-                    } else {
-                        items.extend(whole);
-                        items.sort_unstable();
-                    }
                 }
                 _ => {}
             }
@@ -189,6 +180,12 @@ impl Builder<'_> {
     }
 
     fn advance(&self, item: Item, byte: u8, out: &mut Vec<Item>) {
+        if item.dot {
+            return;
+        }
+        if byte == b'.' && self.whole(item) {
+            out.push(Item { dot: true, ..item });
+        }
         match item.at {
             None => {
                 out.push(item);
