@@ -486,7 +486,7 @@ impl Blocks {
             if mode == Mode::Enforce {
                 return Err(error.into());
             }
-            tracing::error!(%error, who, "the node goes back to monitor mode all the same");
+            tracing::warn!(%error, who, "the node goes back to monitor mode all the same");
         }
         if let Err(refused) = book.set_mode(mode) {
             let now = book.set.mode().as_str();
