@@ -67,10 +67,10 @@ impl Attributes {
         }
     }
 
-    /// Behind everybody: never in the place of a thread that runs, least weight, and a turn so long that whoever wakes
-    /// up comes first.
+    /// Behind everybody: never in the place of a thread that runs, and least weight. Not with long turns: one that has
+    /// begun is kept when the weight changes, and who comes forward would be late by as much.
     fn last(self) -> Self {
-        Self { policy: BATCH, nice: 19, runtime: 100_000_000, ..self }
+        Self { policy: BATCH, nice: 19, ..self }
     }
 }
 
