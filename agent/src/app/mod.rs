@@ -221,12 +221,9 @@ impl Agent {
             viewer,
             precedence: Arc::clone(&precedence),
         };
-        let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)
-        };
         let threads = vec![
-            start("weir-capture", Box::new(|| capture.run()))?,
-            start("weir-judge", Box::new(|| judge.run()))?,
+            thread("weir-capture", || capture.run())?,
+            thread("weir-judge", || judge.run())?,
             precedence.start(level).map_err(Error::Thread)?,
         ];
         let (prometheus, rules) = (settings.prometheus, settings.clone());
@@ -291,6 +288,10 @@ impl Agent {
             exporter.stop(FLUSH).await;
         }
     }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)
 }
 
 /// The store of recent calls.
