@@ -105,6 +105,20 @@ pub(crate) fn preface(bytes: &[u8; PEEK], n: u32) -> u32 {
     is * like::PREFACE
 }
 
+/// [`like::PREFACE`] for what an HTTP/2 server says first, which may be before its client says anything: a short SETTINGS
+/// frame (RFC 9113 §6.5), else 0.
+#[inline(always)]
+pub(crate) fn settings(bytes: &[u8; PEEK], n: u32) -> u32 {
+    let want = [0u8, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut is = below(8, n);
+    let mut i = 0usize;
+    while i < 9 {
+        is &= same(u32::from(bytes[i]), u32::from(want[i])) | same(i as u32, 2);
+        i += 1;
+    }
+    is * like::PREFACE
+}
+
 /// 1 for the signature of the PROXY protocol's version 2, which stands before the first request.
 #[inline(always)]
 pub(crate) fn proxy_v2(bytes: &[u8; PEEK], n: u32) -> u32 {

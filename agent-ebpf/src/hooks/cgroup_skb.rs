@@ -141,8 +141,8 @@ fn look(skb: *mut __sk_buff, to: *mut Stage) {
     let n = (n.wrapping_sub(1) & (PEEK as u32 - 1)) + 1;
     // SAFETY: `peek` has room for `n` bytes. What could not be read stays zero and is like nothing.
     unsafe { bpf_skb_load_bytes(skb.cast(), offset, peek.as_mut_ptr().cast(), n) };
-    let request = framing::request(&peek, n) | framing::proxy_v2(&peek, n) | framing::preface(&peek, n);
-    stage!(to, request, request as u8);
+    let http2 = framing::preface(&peek, n) | framing::settings(&peek, n);
+    stage!(to, request, (framing::request(&peek, n) | framing::proxy_v2(&peek, n) | http2) as u8);
     stage!(to, status, framing::status(&peek, n) as u8);
     stage!(to, told, framing::told(n) as u8);
 }
@@ -187,6 +187,8 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
                 conn.framing = Framing::HEADS.0;
             }
         }
+    } else if framing == Framing::UNDECIDED && u32::from(request) & like::PREFACE != 0 {
+        conn.framing = Framing::OPENING.0;
     } else if status != 0 {
         conn.confirmed = told;
         conn.framing = Framing::HEADS.0;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{Call, Thread, Visibility};
 use crate::proto::opening::{Opening, Outcome};
-use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step, hello};
+use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step, hello, opening};
 
 /// First bytes, both sides together, by which every protocol must know its own.
 const ENOUGH: usize = 64;
@@ -332,7 +332,7 @@ fn judge(protocols: &'static [Protocol], client: &[u8], server: &[u8]) -> Said {
     if let [0x16] | [0x16, 3, ..] = client {
         return Said::Foreign(Some(TLS), TLS);
     }
-    if client.starts_with(PREFACE) {
+    if client.starts_with(PREFACE) || (client.is_empty() && opening::is_settings(server)) {
         return Said::Begins;
     }
     if client.len() >= 4 && PREFACE.starts_with(client) {

@@ -41,6 +41,12 @@ const BLOCK: usize = 8 * 1024;
 /// Header blocks that are looked at, on both sides together.
 const BLOCKS: u32 = 64;
 
+/// Whether a server that speaks first speaks HTTP/2: a SETTINGS frame of less than 256 bytes (RFC 9113 §3.4).
+#[must_use]
+pub fn is_settings(server: &[u8]) -> bool {
+    matches!(server, [0, 0, _, 4, 0, 0, 0, 0, 0, ..])
+}
+
 /// What is known so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

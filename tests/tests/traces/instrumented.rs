@@ -140,9 +140,10 @@ fn its_calls_are_told_once_and_joined() -> Result<()> {
 
 #[test]
 fn its_calls_are_told_once_where_it_exports_by_grpc() -> Result<()> {
-    // The first export is accepted before the first request is answered, and is no call itself.
+    // Exports are no calls themselves. The first request's own call may have been told before the first export was accepted.
     let (first, joined, lonely) = told_once(Stage::with(true, &[])?, 2)?;
-    ensure!(first.is_empty() && joined == COUNT + 1 && lonely == COUNT + 1, "{first:?}, {lonely}, {joined}");
+    let told = joined + first.len();
+    ensure!(told == COUNT + 1 && joined >= COUNT && lonely == COUNT + 1, "{first:?}, {lonely}, {joined}");
     Ok(())
 }
 
