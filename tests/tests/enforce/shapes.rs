@@ -25,7 +25,7 @@ fn hosts_in_every_spelling() -> Result<()> {
     let nginx = Nginx::start(&Setup { server: "large_client_header_buffers 4 32k;", ..Setup::default() })?;
     let agent = enforcing(&[])?;
     rule(&agent, "shop", &["--host", "shop.test", "--port", &nginx.port().to_string()])?;
-    let many = (0..60).map(|n| format!("X-{n}: {}\r\n", "a".repeat(90))).collect::<String>();
+    let many = (0..60).fold(String::new(), |many, n| many + &format!("X-{n}: {}\r\n", "a".repeat(90)));
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
     let refused = [
         get("/", "Host: shop.test\r\n"),
@@ -63,7 +63,7 @@ fn hosts_in_every_spelling() -> Result<()> {
         get("http://other.test/", "Host: shop.test\r\n"),
         get("/shop.test", "X-Host: shop.test\r\nHost: other.test\r\n"),
         get("/?Host:shop.test", &format!("{many}Host: other.test\r\n")),
-        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 17\r\nConnection: close\r\n\r\nHost: shop.test\r\n"),
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 17\r\nConnection: close\r\n\r\nHost: shop.test\r\n".to_owned(),
     ];
     for request in &passed {
         for size in [usize::MAX, 1] {

@@ -11,7 +11,7 @@ use weir_tests::{process, wait};
 
 use super::{get, until_source};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A status, or none, over IPv6.
 fn six(nginx: &Nginx) -> Result<Option<u16>> {

@@ -32,9 +32,9 @@ fn the_last_good_list_holds_over_a_restart() -> Result<()> {
     fs::remove_file(&path)?;
     for killed in [false, true] {
         if killed {
-            agent.kill()?
+            agent.kill()?;
         } else {
-            agent.stop()?
+            agent.stop()?;
         }
         agent.again()?;
         until_refused(&nginx, "127.0.5.7", true)?;
