@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::Receiver;
 
+use super::blocks::Blocks;
 use super::doctor::{Row, Standing};
 use crate::config::{Kubernetes, KubernetesMode};
 use crate::identity::kube::{self, Change, Reach, State, Watch};
@@ -13,13 +14,15 @@ use crate::meter::Meter;
 /// Where a pod finds its service account's token.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// Starts the watch, if settings and place ask for it. Must be called within a tokio runtime.
-pub(super) fn start(settings: &Kubernetes, meter: &Arc<Meter>) -> Option<(Watch, Receiver<Change>)> {
+/// Starts the watch, if settings and place ask for it, and tells the drop decisions of it. Must be called within a tokio runtime.
+pub(super) fn start(settings: &Kubernetes, meter: &Arc<Meter>, blocks: &Blocks) -> Option<(Watch, Receiver<Change>)> {
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists();
     let reach = reach(settings, in_pod)?;
     let node = settings.node.clone().or_else(node_name).unwrap_or_default();
     tracing::info!(node, "pods and Services are named by the API server of Kubernetes");
-    Some(kube::start(kube::Settings { reach, node, cluster: settings.cluster }, Arc::clone(meter)))
+    let (watch, news) = kube::start(kube::Settings { reach, node, cluster: settings.cluster }, Arc::clone(meter));
+    blocks.know(Arc::clone(&watch.state));
+    Some((watch, news))
 }
 
 fn reach(settings: &Kubernetes, in_pod: bool) -> Option<Reach> {

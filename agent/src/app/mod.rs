@@ -183,9 +183,8 @@ impl Agent {
         let half = Arc::new(Mutex::new(half));
         blocks.take(Arc::clone(&half), settings.mode);
 
-        let kubernetes = kubernetes::start(&settings.kubernetes, &meter).map(|(watch, news)| {
+        let kubernetes = kubernetes::start(&settings.kubernetes, &meter, &blocks).map(|(watch, news)| {
             resolver.watch(news);
-            blocks.know(Arc::clone(&watch.state));
             Arc::new(watch)
         });
         let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));
