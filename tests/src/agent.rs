@@ -118,6 +118,10 @@ impl Agent {
             "recent.memory=1GiB".to_owned(),
             format!("enforce.state={}", scratch.join("state").display()),
         ];
+        if !file.is_some_and(|file| file.contains("audit")) {
+            // Agents that run at once would break one log's chain.
+            all.push(format!("enforce.audit={}", scratch.join("audit.log").display()));
+        }
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
         let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
         let process = launch(&wrapper, &all, &scratch)?;
