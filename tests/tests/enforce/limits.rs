@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use weir_tests::peers::nginx::Nginx;
 use weir_tests::wire::Wire;
 
@@ -52,6 +52,53 @@ fn each_client_has_its_own_rate() -> Result<()> {
     let all: u32 = passed.iter().sum();
     ensure!(sent > 2 * all, "{sent} requests are no test of {all} tokens");
     ensure!(nginx.logged(all as usize)?.len() == all as usize, "the server's own log");
+    agent.finish()
+}
+
+/// A hundred requests a second for each of some clients that all ask as fast as they can: what passed is the bucket's
+/// arithmetic, whenever between sending and answer each request was judged.
+#[test]
+fn a_hundred_a_second_each() -> Result<()> {
+    const CLIENTS: u8 = 4;
+    const RATE: f64 = 100.0;
+    const BURST: f64 = 100.0;
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&["enforce.audit=", "enforce.breaker.clients=0"])?;
+    rule(&agent, "rate", &["--path", "/l", "--rate", "100/s", "--burst", "100", "--port", &nginx.port().to_string()])?;
+    let nginx = &nginx;
+    let ask = &|client: u8| -> Result<(u32, u32, Duration, Duration)> {
+        let address = IpAddr::from(Ipv4Addr::new(127, 0, 9, client + 1));
+        let (mut sent, mut passed) = (0, 0);
+        let (begun, mut first) = (Instant::now(), None);
+        let (mut before, mut after) = (Duration::ZERO, Duration::ZERO);
+        while begun.elapsed() < Duration::from_secs(3) {
+            let mut wire = Wire::over(from(address, nginx.address())?)?;
+            before = begun.elapsed();
+            wire.send("GET /l HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            sent += 1;
+            passed += u32::from(wire.answer("GET").is_ok());
+            after = begun.elapsed();
+            first.get_or_insert((before, after));
+        }
+        let (earliest, latest) = first.unwrap_or_default();
+        Ok((sent, passed, before.saturating_sub(latest), after.saturating_sub(earliest)))
+    };
+    let told = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || ask(client))).collect();
+        asking
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a client panicked"))?)
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let mut all = 0;
+    for (sent, passed, shortest, longest) in told {
+        let (least, most) = (BURST + RATE * shortest.as_secs_f64() - 1.0, BURST + RATE * longest.as_secs_f64() + 1.0);
+        let got = f64::from(passed);
+        ensure!(least <= got && got <= most, "{got} passed, not {least:.1} to {most:.1}");
+        ensure!(f64::from(sent) > most, "{sent} requests are no test of {most:.0} tokens");
+        all += passed as usize;
+    }
+    ensure!(nginx.logged(all)?.len() == all, "the server's own log");
     agent.finish()
 }
 
