@@ -30,8 +30,10 @@ pub(crate) struct Stage {
     pub act: u8,
     /// FIN was set.
     pub fin: u8,
+    /// 1: an answer that is longer than its window, to requests of which more may stand behind the first.
+    pub several: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 /// How much of an answer is kept behind its first window: a `Conn::wide`.

@@ -141,7 +141,7 @@ fn look(skb: *mut __sk_buff, to: *mut Stage) {
     let n = (n.wrapping_sub(1) & (PEEK as u32 - 1)) + 1;
     // SAFETY: `peek` has room for `n` bytes. What could not be read stays zero and is like nothing.
     unsafe { bpf_skb_load_bytes(skb.cast(), offset, peek.as_mut_ptr().cast(), n) };
-    let http2 = framing::preface(&peek, n) | framing::settings(&peek, n);
+    let http2 = framing::http2(&peek, n);
     stage!(to, request, (framing::request(&peek, n) | framing::proxy_v2(&peek, n) | http2) as u8);
     stage!(to, status, framing::status(&peek, n) as u8);
     stage!(to, told, framing::told(n) as u8);
@@ -171,7 +171,9 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
         }
     } else if framing == Framing::OPENING {
         let w = usize::from(way.0 & 1);
-        if conn.kept[w] >= LARGE as u32 {
+        if conn.kept[w] < LARGE as u32 {
+            stage!(to, act, acts::WHOLE);
+        } else {
             if conn.kept[w ^ 1] >= LARGE as u32 {
                 conn.framing = Framing::IGNORE.0;
             }
@@ -183,12 +185,14 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
                 stage!(to, act, acts::LAST);
             } else if u32::from(request) & like::PREFACE != 0 {
                 conn.framing = Framing::OPENING.0;
+                stage!(to, act, acts::WHOLE);
             } else {
                 conn.framing = Framing::HEADS.0;
             }
         }
     } else if framing == Framing::UNDECIDED && u32::from(request) & like::PREFACE != 0 {
         conn.framing = Framing::OPENING.0;
+        stage!(to, act, acts::WHOLE);
     } else if status != 0 {
         conn.confirmed = told;
         conn.framing = Framing::HEADS.0;
@@ -225,8 +229,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     } else {
         staged!(to, status) & staged!(to, told) != 0
     };
-    let opening = conn.framing == Framing::OPENING.0;
-    if (turn || starts) && !opening {
+    if (turn || starts) && staged!(to, act) == acts::KEEP {
         conn.kept[w] = 0;
     }
     stage!(to, tgid, 0);
@@ -248,14 +251,18 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
         stage!(to, errand, errand::sends(conn, by, staged!(to, segment.seq), at));
     }
     let (len, flags) = (staged!(to, segment.len), staged!(to, segment.flags));
-    let plain = turn && flags == 0 && first == acts::KEEP && !opening;
+    let plain = turn && flags == 0 && staged!(to, act) == acts::KEEP;
     if request && turn && conn.wide == wide::TURN && conn.confirmed != 0 && !starts {
         conn.wide = wide::ALWAYS;
     }
     // An answer longer than its window, to a segment that is or was held and is not one head: the answers behind the
     // first would not be kept. Where the window is used up to the byte it was asked before.
     let long = !request && len > MEDIUM as u32 && conn.kept[w] != MEDIUM as u32;
-    if long && conn.deep == 0 && conn.wide == wide::NO && !conn.is_single() {
+    stage!(to, several, 0);
+    if long && conn.deep == 0 && conn.wide == wide::NO {
+        stage!(to, several, u8::from(!conn.is_single()));
+    }
+    if staged!(to, several) != 0 {
         conn.deep = 1;
         conn.widen();
     }
@@ -274,7 +281,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
         }
     } else if request && plain && len <= HOLD as u32 && conn.deep == 0 && conn.wide != wide::ALWAYS {
         stage!(to, act, acts::HOLD);
-    } else if request && turn && !opening {
+    } else if request && turn {
         conn.widen();
     }
     let mut flags = flags;
