@@ -164,7 +164,7 @@ fn blind_spots() -> impl Iterator<Item = Row> {
             "put Weir where TLS ends, or wait for TLS support",
         ),
         (
-            "names that DNS gives over TCP, TLS or HTTPS",
+            "DNS over TCP, TLS and HTTPS",
             "their answers are not read: what is outside goes by the host that its client names, or by its address",
             "let the node's resolver answer by UDP",
         ),
