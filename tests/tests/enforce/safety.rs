@@ -111,9 +111,12 @@ fn a_rule_that_refuses_most_clients_trips() -> Result<()> {
         ensure!(get("127.0.8.1")?.is_err());
     }
     ensure!(get("127.0.0.1")? == Ok(404));
-    for n in 1..=12 {
-        ensure!(get(&format!("127.0.9.{n}"))?.is_err(), "client {n}");
+    // Twelve ask at most: ten are enough, and when between them it is looked is the machine's.
+    let mut refused = 0;
+    while refused < 12 && get(&format!("127.0.9.{}", refused + 1))?.is_err() {
+        refused += 1;
     }
+    ensure!(refused >= 10, "it tripped after {refused} clients");
     let tripped = weir_tests::wait::until(Duration::from_secs(3), "a tripped rule", || {
         Ok(agent.lines(&["block", "list"])?.into_iter().find(|row| row["tripped"].is_string()))
     })?;
@@ -121,7 +124,8 @@ fn a_rule_that_refuses_most_clients_trips() -> Result<()> {
     ensure!(get("127.0.9.1")? == Ok(404) && get("127.0.8.1")?.is_err());
     let text = std::fs::read_to_string(&log)?;
     let line = text.lines().find(|line| line.contains("\"what\":\"breaker\"")).context("no audit line")?;
-    ensure!(line.contains("12 of 14 clients"), "{line}");
+    let told = |refused: u32| line.contains(&format!("{refused} of {} clients", refused + 2));
+    ensure!((10..=refused).any(told), "{line}");
     let warned = agent.log()?;
     ensure!(warned.contains("circuit breaker"), "{warned}");
     agent.finish()
