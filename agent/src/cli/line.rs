@@ -8,6 +8,8 @@ use crate::model::{Exchange, Kind, Operation, Service, shown::time_of_day};
 
 /// Columns of client, server and what, at least: on a terminal too narrow for them a line takes two.
 const NAMES: usize = 20;
+/// Columns of the shortest part of an end that says something.
+const WORD: usize = 8;
 /// Columns of time, side, arrow, status, duration and sizes, with all gaps.
 const FIXED: usize = 12 + 3 + 3 + 5 + 8 + 14;
 
@@ -97,7 +99,14 @@ impl Line {
 
     /// The line, without its end.
     pub(super) fn show(&self, screen: Screen) -> String {
-        let fixed = FIXED + columns(&self.end) + usize::from(!self.end.is_empty());
+        // How it ended is cut before the names are, where that leaves a word of it.
+        let room = screen.width.saturating_sub(FIXED + NAMES + 1);
+        let end = if room < WORD || columns(&self.end) <= room {
+            self.end.clone()
+        } else {
+            fit(&self.end, room).trim_end().to_owned()
+        };
+        let fixed = FIXED + columns(&end) + usize::from(!end.is_empty());
         let left = screen.width.saturating_sub(fixed).max(NAMES);
         // Client, server and what share what is left.
         let client = (left / 4).min(18);
@@ -117,7 +126,7 @@ impl Line {
             duration(self.duration_ns),
             sizes,
         );
-        if self.end.is_empty() { line } else { format!("{line} {}", screen.paint(Colour::Yellow, &self.end)) }
+        if end.is_empty() { line } else { format!("{line} {}", screen.paint(Colour::Yellow, &end)) }
     }
 
     fn colour(&self) -> Colour {

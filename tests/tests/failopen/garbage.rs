@@ -16,9 +16,9 @@ use super::{answered, unharmed};
 const BODIES: &[(&str, u16, &str)] = &[
     ("", 400, "not JSON"),
     ("{", 400, "not JSON"),
-    ("null", 422, "not a rule"),
-    ("[]", 422, "no condition"),
-    ("[1]", 422, "not a rule"),
+    ("null", 400, "no object"),
+    ("[]", 400, "no object"),
+    ("[1]", 400, "no object"),
     ("{}", 422, "no condition"),
     (r#"{"client": "203.0.113.7"}"#, 422, "not a rule"),
     (r#"{"clients": {}}"#, 422, "unknown field"),
