@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     config::{Sources, Written},
-    control::client::Client,
+    control::client::{Client, Error},
 };
 
 /// Where the agent is.
@@ -25,5 +26,14 @@ impl Agent {
             loaded.map_or_else(|_| Written::default().control.socket.into(), |loaded| loaded.settings.socket)
         });
         Client::new(&socket)
+    }
+
+    /// Asks the agent for a change, however long it takes: it would be made without us, too.
+    pub(super) fn change(&self, method: &str, target: &str, sent: Option<&Value>) -> Result<Value, Error> {
+        self.client().change(method, target, sent, || {
+            eprintln!(
+                "the agent is still at it; waiting (who does not wait finds out with `weir mode` or `weir block list`)"
+            );
+        })
     }
 }

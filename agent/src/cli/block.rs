@@ -146,13 +146,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.what {
         What::Add(add) => {
             let target = if add.dry_run { "/v1/blocks?dry_run=1" } else { "/v1/blocks" };
-            print::document(&add.agent.client().change("POST", target, &add.rule())?)
+            print::document(&add.agent.change("POST", target, Some(&add.rule()))?)
         }
         What::List(list) => self::list(&list),
-        What::Remove(one) => {
-            let removed: Value = one.agent.client().document("DELETE", &one.target()?)?;
-            print::document(&removed)
-        }
+        What::Remove(one) => print::document(&one.agent.change("DELETE", &one.target()?, None)?),
         What::Explain(one) => {
             let told: Value = one.agent.client().document("GET", &one.target()?)?;
             print::document(&told)

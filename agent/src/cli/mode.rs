@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 Word::Monitor => "monitor",
                 Word::Enforce => "enforce",
             };
-            client.change("PUT", "/v1/mode", &json!({ "mode": mode }))?
+            arguments.agent.change("PUT", "/v1/mode", Some(&json!({ "mode": mode })))?
         }
     };
     if arguments.json {

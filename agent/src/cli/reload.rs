@@ -17,7 +17,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let answer: Value = arguments.agent.client().document("POST", "/v1/reload")?;
+    let answer = arguments.agent.change("POST", "/v1/reload", None)?;
     for warning in answer.get("warnings").and_then(Value::as_array).into_iter().flatten() {
         eprintln!("{}", warning.as_str().unwrap_or_default());
     }

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-/// An answer that does not come within this time is not waited for.
+/// An answer that does not come within this time is not waited for, but for that of a change: it is made all the same, and
+/// only the answer tells what became of it. On a busy node programs take their time to load.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a line at most.
 const LINE: u64 = 1 << 20;
@@ -68,14 +69,21 @@ impl Client {
     /// Asks for a document.
     pub fn document<T: serde::de::DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, Error> {
         let mut text = Vec::new();
-        self.send(method, target, "", true)?.read_to_end(&mut text).map_err(|source| self.bad(source))?;
+        self.send(method, target, "", Wait::Patience)?.read_to_end(&mut text).map_err(|source| self.bad(source))?;
         serde_json::from_slice(&text).map_err(|error| self.bad(error.into()))
     }
 
-    /// Sends a document and asks for one.
-    pub fn change(&self, method: &str, target: &str, sent: &serde_json::Value) -> Result<serde_json::Value, Error> {
+    /// Asks for a change. Waits for the answer for as long as the agent lives; `waits` is called once, after 10 s.
+    pub fn change(
+        &self,
+        method: &str,
+        target: &str,
+        sent: Option<&serde_json::Value>,
+        waits: fn(),
+    ) -> Result<serde_json::Value, Error> {
         let mut text = Vec::new();
-        let mut body = self.send(method, target, &sent.to_string(), true)?;
+        let sent = sent.map_or(String::new(), ToString::to_string);
+        let mut body = self.send(method, target, &sent, Wait::Change(waits))?;
         body.read_to_end(&mut text).map_err(|source| self.bad(source))?;
         serde_json::from_slice(&text).map_err(|error| self.bad(error.into()))
     }
@@ -83,13 +91,13 @@ impl Client {
     /// Asks for a text.
     pub fn text(&self, target: &str) -> Result<String, Error> {
         let mut text = String::new();
-        self.send("GET", target, "", true)?.read_to_string(&mut text).map_err(|source| self.bad(source))?;
+        self.send("GET", target, "", Wait::Patience)?.read_to_string(&mut text).map_err(|source| self.bad(source))?;
         Ok(text)
     }
 
     /// Asks for lines; the iterator ends when the agent has told all, for a follower when the agent stops.
     pub fn lines(&self, target: &str) -> Result<impl Iterator<Item = Result<String, Error>> + use<>, Error> {
-        let mut body = self.send("GET", target, "", false)?;
+        let mut body = self.send("GET", target, "", Wait::Follower)?;
         let client = self.clone();
         Ok(std::iter::from_fn(move || {
             let mut line = Vec::new();
@@ -109,7 +117,7 @@ impl Client {
     }
 
     /// Sends a request and reads the head of its answer.
-    fn send(&self, method: &str, target: &str, sent: &str, patient: bool) -> Result<BufReader<Body>, Error> {
+    fn send(&self, method: &str, target: &str, sent: &str, wait: Wait) -> Result<BufReader<Body>, Error> {
         let unreachable = |source| Error::Unreachable { path: self.path.clone(), source };
         let mut stream = UnixStream::connect(&self.path).map_err(unreachable)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
@@ -119,15 +127,17 @@ impl Client {
         );
         // Who is refused before he asked may find his answer all the same.
         let written = stream.write_all(request.as_bytes());
+        let stream =
+            Patient { stream, waits: if let Wait::Change(waits) = wait { Some((waits, false)) } else { None } };
         let mut reader = BufReader::new(stream);
         let head = match (head(&mut reader), written) {
             (Ok(head), _) => head,
             (Err(_), Err(source)) => return Err(unreachable(source)),
             (Err(source), Ok(())) => return Err(self.bad(source)),
         };
-        if !patient {
-            // A follower waits as long as nothing happens.
-            reader.get_ref().set_read_timeout(None).map_err(|source| self.bad(source))?;
+        if matches!(wait, Wait::Follower) {
+            // It waits as long as nothing happens.
+            reader.get_ref().stream.set_read_timeout(None).map_err(|source| self.bad(source))?;
         }
         let mut body = BufReader::new(Body { reader, chunked: head.chunked, left: head.length, ended: false });
         if head.status == 200 {
@@ -138,6 +148,40 @@ impl Client {
         let error = serde_json::from_str::<serde_json::Value>(&text).ok();
         let error = error.and_then(|document| document.get("error")?.as_str().map(str::to_owned));
         Err(Error::Refused(error.unwrap_or_else(|| format!("the agent answered {}", head.status))))
+    }
+}
+
+/// How long an answer is waited for.
+enum Wait {
+    /// [`PATIENCE`].
+    Patience,
+    /// The same for its head, and without an end for what follows.
+    Follower,
+    /// As long as the agent lives; what is called after [`PATIENCE`].
+    Change(fn()),
+}
+
+/// A connection, and whom to tell that it is waited for: what to call, and whether that was done.
+struct Patient {
+    stream: UnixStream,
+    waits: Option<(fn(), bool)>,
+}
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.stream.read(into);
+            let Some((tell, told)) = &mut self.waits else { return read };
+            // The kernel says it in one of two ways. An agent that dies ends the connection.
+            match &read {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if !std::mem::replace(told, true) {
+                        tell();
+                    }
+                }
+                _ => return read,
+            }
+        }
     }
 }
 
@@ -170,7 +214,7 @@ fn head(reader: &mut impl io::BufRead) -> io::Result<Head> {
 
 /// A body without its framing (RFC 9112 §6 and §7.1).
 struct Body {
-    reader: BufReader<UnixStream>,
+    reader: BufReader<Patient>,
     chunked: bool,
     /// Bytes left of the body or of the chunk.
     left: u64,
@@ -212,5 +256,42 @@ impl Body {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+
+    #[test]
+    fn who_asked_for_a_change_waits_and_is_told_once() {
+        let (stream, mut agent) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let waits = || {
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut patient = Patient { stream, waits: Some((waits, false)) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while TOLD.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                agent.write_all(b"a").unwrap();
+                drop(agent);
+            });
+            let mut text = String::new();
+            patient.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), TOLD.load(Ordering::Relaxed)), ("a", 1));
+        });
+        patient.waits = None;
+        let (stream, _agent) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        patient.stream = stream;
+        assert!(patient.read(&mut [0]).is_err(), "a question is not waited for without an end");
     }
 }
