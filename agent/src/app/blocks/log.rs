@@ -54,29 +54,7 @@ impl Log {
         before: Value,
         after: Value,
     ) -> Result<(), LogError> {
-        self.record(who, what, rule, why, before, after)?;
-        tracing::info!(who, what, rule, why, "drop decisions changed");
-        Ok(())
-    }
-
-    fn record(
-        &mut self,
-        who: &str,
-        what: &str,
-        rule: Option<&str>,
-        why: &str,
-        before: Value,
-        after: Value,
-    ) -> Result<(), LogError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let io = |source| LogError::Io { path: path.clone(), source };
-        // One that was moved away, as logrotate does, is whole; the next begins here.
-        self.open.take_if(|(file, _)| !is_at(file, path));
-        let (file, head) = match &mut self.open {
-            Some(open) => open,
-            closed => closed.insert(open(path)?),
-        };
-        let entry = Entry {
+        self.record(Entry {
             seq: 0,
             at: time(clock::unix_ns()),
             who: who.to_owned(),
@@ -86,6 +64,19 @@ impl Log {
             before,
             after,
             prev: String::new(),
+        })?;
+        tracing::info!(who, what, rule, why, "drop decisions changed");
+        Ok(())
+    }
+
+    fn record(&mut self, entry: Entry) -> Result<(), LogError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let io = |source| LogError::Io { path: path.clone(), source };
+        // One that was moved away, as logrotate does, is whole; the next begins here.
+        self.open.take_if(|(file, _)| !is_at(file, path));
+        let (file, head) = match &mut self.open {
+            Some(open) => open,
+            closed => closed.insert(open(path)?),
         };
         let mut next = head.clone();
         let line = next.line(entry).map_err(|error| io(error.into()))?;
