@@ -4,6 +4,7 @@
 mod clock;
 mod full;
 mod garbage;
+mod killed;
 mod refusal;
 
 use std::fs;

@@ -65,13 +65,11 @@ fn a_refused_program_lets_everything_pass() -> Result<()> {
         row["standing"] == "ok" && row["detail"].as_str().is_some_and(|text| text.starts_with("attached")),
         "{row}"
     );
-    // Programs are loaded beside a load that saturates the node: what the ring could not take is counted.
-    agent.stop_lossy()
+    agent.finish()
 }
 
 /// The same load, and programs that the kernel takes: every message is delivered.
 #[test]
-#[ignore = "fails at times: the ring overflows while the gate's programs load under a load that saturates the node"]
 fn nothing_is_lost_while_programs_load() -> Result<()> {
     let group = Cgroup::new("loading")?;
     let nginx = group.inside(Nginx::plain)?;
