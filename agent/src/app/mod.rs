@@ -181,8 +181,6 @@ impl Agent {
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
         let chains = Chains::new(half.tells_reads(), Arc::clone(&meter));
         let half = Arc::new(Mutex::new(half));
-        blocks.take(Arc::clone(&half), settings.mode);
-
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter, &blocks).map(|(watch, news)| {
             resolver.watch(news);
             Arc::new(watch)
@@ -225,6 +223,8 @@ impl Agent {
             thread("weir-judge", || judge.run())?,
             precedence.start(level).map_err(Error::Thread)?,
         ];
+        // The kernel half watches already: what it tells while programs of the gate load is to be taken.
+        blocks.take(Arc::clone(&half), precedence.clone(), settings.mode);
         let (prometheus, rules) = (settings.prometheus, settings.clone());
         let core = Arc::new(Core {
             facts,

@@ -3,11 +3,12 @@
 //! The agent's work comes in bursts of some milliseconds. On cores that the observed programs need, each of them is a
 //! pause of theirs. So the threads that work on calls run with the lowest priority, and as everybody else from when the
 //! ring fills, when batches pile up, or when they have had no turn for long, until they have caught up. A thread of its
-//! own looks after that: those that wait for their turn can't.
+//! own looks after that: those that wait for their turn can't. While the agent itself takes a processor, as long as
+//! programs are verified, they go ahead of everybody: it must not be what makes the ring overflow.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,9 +27,14 @@ const EMPTY: usize = 16;
 /// Batches from which on their judge goes in front.
 const MANY: u64 = 64;
 
+/// How much nicer than usual a thread is not that goes ahead: three times the weight.
+const AHEAD: i32 = 5;
+/// How much nicer than usual a thread is that yields: a third of the weight. One with less would take too long.
+const YIELDS: i32 = 5;
+
 /// Scheduling of a thread: `struct sched_attr` of `include/uapi/linux/sched/types.h`, its first version.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Attributes {
     size: u32,
     policy: u32,
@@ -67,6 +73,11 @@ impl Attributes {
         }
     }
 
+    /// Ahead of everybody who has not asked for more.
+    fn ahead(self) -> Self {
+        Self { nice: (self.nice - AHEAD).max(-20), ..self }
+    }
+
     /// Behind everybody: never in the place of a thread that runs, and least weight. Not with long turns: one that has
     /// begun is kept when the weight changes, and who comes forward would be late by as much.
     fn last(self) -> Self {
@@ -77,7 +88,7 @@ impl Attributes {
 /// What the threads tell of their work.
 #[derive(Debug, Default)]
 pub(super) struct Precedence {
-    threads: Mutex<Vec<libc::pid_t>>,
+    places: Mutex<Places>,
     /// Rounds of the capturing thread.
     rounds: AtomicU64,
     handed: AtomicU64,
@@ -85,12 +96,91 @@ pub(super) struct Precedence {
     over: AtomicBool,
 }
 
+/// Where the threads are.
+#[derive(Debug, Default)]
+struct Places {
+    threads: Vec<libc::pid_t>,
+    /// What they have by themselves; none: they are left as they are.
+    usual: Option<Attributes>,
+    /// How many of them are where.
+    set: (usize, Rank),
+    /// How many ask that they go ahead.
+    ahead: usize,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rank {
+    /// Everybody else.
+    Behind,
+    /// Nobody.
+    #[default]
+    Usual,
+    /// These threads.
+    Ahead,
+}
+
+impl Places {
+    fn place(&mut self, rank: Rank) {
+        let rank = if self.ahead > 0 { Rank::Ahead } else { rank };
+        let Some(usual) = self.usual.filter(|_| self.set != (self.threads.len(), rank)) else { return };
+        let wanted = match rank {
+            Rank::Behind => usual.last(),
+            Rank::Usual => usual,
+            Rank::Ahead => usual.ahead(),
+        };
+        for thread in &self.threads {
+            if let Err(error) = wanted.set(*thread) {
+                tracing::debug!(%error, thread, "a thread keeps its priority");
+            }
+        }
+        self.set = (self.threads.len(), rank);
+    }
+}
+
+/// As long as this is there, the threads go ahead of everybody.
+#[derive(Debug)]
+pub(super) struct Ahead<'a>(&'a Precedence);
+
+impl Drop for Ahead<'_> {
+    fn drop(&mut self) {
+        let mut places = self.0.places();
+        places.ahead -= 1;
+        places.place(Rank::Usual);
+    }
+}
+
+/// The calling thread, which is to end with what it does now, yields to others from here on.
+pub(super) fn yields() {
+    let yielded = Attributes::of(0).and_then(|usual| match usual.policy {
+        OTHER => Attributes { nice: (usual.nice + YIELDS).min(19), ..usual }.set(0),
+        // Whoever started the agent has chosen.
+        _ => Ok(()),
+    });
+    if let Err(error) = yielded {
+        tracing::debug!(%error, "a thread does not yield");
+    }
+}
+
 impl Precedence {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent is about to take a processor for itself: the threads go ahead of everybody, at once and until this is
+    /// dropped. Without CAP_SYS_NICE they stay where they are.
+    pub(super) fn ahead(&self) -> Ahead<'_> {
+        let mut places = self.places();
+        places.ahead += 1;
+        places.place(Rank::Ahead);
+        Ahead(self)
+    }
+
     /// The calling thread is one of those that step back.
     pub(super) fn join(&self) {
         // SAFETY: gettid(2) has no preconditions.
         let thread = unsafe { libc::gettid() };
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        self.places().threads.push(thread);
     }
 
     /// The capturing thread has had a turn.
@@ -132,8 +222,8 @@ impl Precedence {
         }
         // A short turn comes soon.
         let _ = Attributes { runtime: 200_000, ..usual }.set(0);
+        self.places().usual = Some(usual);
         let mut judgement = Judgement::default();
-        let mut set = (0, false);
         while !self.over.load(Ordering::Relaxed) {
             let (filled, room) = level.filled();
             let front = judgement.front(&Seen {
@@ -143,25 +233,10 @@ impl Precedence {
                 handed: self.handed.load(Ordering::Relaxed),
                 judged: self.judged.load(Ordering::Relaxed),
             });
-            self.place(usual, front, &mut set);
+            self.places().place(if front { Rank::Usual } else { Rank::Behind });
             std::thread::sleep(LOOK);
         }
-        self.place(usual, true, &mut set);
-    }
-
-    /// Puts every thread in front or behind. `set`: how many of them are where.
-    fn place(&self, usual: Attributes, front: bool, set: &mut (usize, bool)) {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if *set == (threads.len(), front) {
-            return;
-        }
-        let wanted = if front { usual } else { usual.last() };
-        for thread in threads.iter() {
-            if let Err(error) = wanted.set(*thread) {
-                tracing::debug!(%error, thread, "a thread keeps its priority");
-            }
-        }
-        *set = (threads.len(), front);
+        self.places().place(Rank::Usual);
     }
 }
 
@@ -208,7 +283,7 @@ impl Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::{Judgement, MANY, PATIENCE, STAY, Seen};
+    use super::{Attributes, Judgement, MANY, PATIENCE, Precedence, Rank, STAY, Seen};
 
     const ROOM: usize = 1 << 20;
 
@@ -250,6 +325,27 @@ mod tests {
         let done = |rounds| Seen { room: ROOM, rounds, handed: 1, judged: 1, ..Seen::default() };
         let fronts: Vec<_> = (10..10 + u64::from(STAY)).map(|round| judgement.front(&done(round))).collect();
         assert_eq!(fronts.last(), Some(&false));
+    }
+
+    #[test]
+    fn who_is_asked_to_go_ahead_does_so_until_the_last_one_has_done() {
+        let precedence = Precedence::default();
+        let at = |rank| {
+            let mut places = precedence.places();
+            places.place(rank);
+            places.set.1
+        };
+        // Nobody may step back: nothing is set.
+        drop(precedence.ahead());
+        assert_eq!(at(Rank::Behind), Rank::Usual);
+        precedence.places().usual = Some(Attributes::default());
+        assert_eq!(at(Rank::Behind), Rank::Behind);
+        let (one, other) = (precedence.ahead(), precedence.ahead());
+        assert_eq!((precedence.places().set.1, at(Rank::Behind)), (Rank::Ahead, Rank::Ahead));
+        drop(one);
+        assert_eq!(at(Rank::Behind), Rank::Ahead);
+        drop(other);
+        assert_eq!((precedence.places().set.1, at(Rank::Behind)), (Rank::Usual, Rank::Behind));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use weir_common::verdict::{
     Slot, SlotCount,
 };
 
+use super::batch;
 use super::facts::chain;
 use super::link::{self, Place};
 
@@ -24,6 +25,18 @@ use super::link::{self, Place};
 const BPFFS: &str = "/sys/fs/bpf";
 /// Names of what is pinned.
 const PINS: [&str; 8] = ["link_0", "link_1", "link_2", "link_3", "link_4", "link_5", "steps_in", "steps_out"];
+
+/// What is attached, and the programs that each calls, by their index.
+const WAYS: [(&str, &[&str], Place); 2] = [
+    (
+        "weir_gate_in",
+        &["weir_stand_in", "weir_read_in", "weir_decide_in", "weir_early_read", "weir_early_decide"],
+        Place::Ingress,
+    ),
+    ("weir_gate_out", &["weir_stand_out", "weir_read_out", "weir_decide_out"], Place::Egress),
+];
+/// What refuses to connect.
+const CONNECTS: [(&str, Place); 2] = [("weir_connect4", Place::Connect4), ("weir_connect6", Place::Connect6)];
 
 /// Why the gate can't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +82,9 @@ pub struct Gate {
     allowed: LpmTrie<MapData, [u8; 16], AllowRow>,
     identities: HashMap<MapData, IdentityKey, u64>,
     limits: HashMap<MapData, weir_common::verdict::LimitKey, u64>,
-    states: Array<MapData, Row>,
+    states: OwnedFd,
     classes: Array<MapData, Classes>,
-    masks: Array<MapData, Mask>,
+    masks: OwnedFd,
     steps: [ProgramArray<MapData>; 2],
     step_maps: Vec<OwnedFd>,
     links: Vec<OwnedFd>,
@@ -95,6 +108,10 @@ impl Gate {
             let map = ebpf.take_map(name).ok_or(GateError::Table { table: name, why: "it is missing".to_owned() })?;
             T::try_from(map).map_err(refused(name))
         }
+        let written = |ebpf: &Ebpf, name: &'static str| {
+            let map = ebpf.map(name).and_then(super::load::fd);
+            map.ok_or(GateError::Table { table: name, why: "it is missing".to_owned() })
+        };
         let step_maps = ["STEPS_IN", "STEPS_OUT"].iter().filter_map(|name| super::load::fd(ebpf.map(name)?)).collect();
         let inode = cgroup.metadata().map(|data| data.ino()).unwrap_or_default();
         let pins = Path::new(BPFFS).join(format!("weir-{inode}"));
@@ -109,9 +126,9 @@ impl Gate {
             allowed: table(ebpf, "ALLOWED")?,
             identities: table(ebpf, "IDENTITIES")?,
             limits: table(ebpf, "LIMITS")?,
-            states: table(ebpf, "STATES")?,
+            states: written(ebpf, "STATES")?,
             classes: table(ebpf, "CLASSES")?,
-            masks: table(ebpf, "MASKS")?,
+            masks: written(ebpf, "MASKS")?,
             steps: [table(ebpf, "STEPS_IN")?, table(ebpf, "STEPS_OUT")?],
             step_maps,
             links: Vec::new(),
@@ -134,39 +151,54 @@ impl Gate {
         !self.links.is_empty()
     }
 
+    /// Its programs are loaded.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
     /// It stays attached should the agent die.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.pinned
     }
 
-    /// Loads its programs, where that was not done yet, and attaches it. Nothing is refused before [`Gate::activate`].
+    /// Loads its programs, where that was not done yet: a second of a processor's time and more.
+    pub fn load(&mut self, ebpf: &mut Ebpf) -> Result<(), GateError> {
+        if self.loaded {
+            return Ok(());
+        }
+        for (entry, steps, _) in WAYS {
+            steps.iter().chain([&entry]).try_for_each(|name| load(ebpf, name).map(drop))?;
+        }
+        for (name, _) in CONNECTS {
+            // Said where it is missed: see `attach`.
+            drop(load(ebpf, name));
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// Attaches it, with programs that [`Gate::load`] has loaded or that are loaded now. Nothing is refused before
+    /// [`Gate::activate`].
     pub fn attach(&mut self, ebpf: &mut Ebpf, cgroup: &File) -> Result<(), GateError> {
         if self.is_attached() {
             return Ok(());
         }
         self.activate(0)?;
-        let ways = [
-            (
-                "weir_gate_in",
-                &["weir_stand_in", "weir_read_in", "weir_decide_in", "weir_early_read", "weir_early_decide"][..],
-                Place::Ingress,
-            ),
-            ("weir_gate_out", &["weir_stand_out", "weir_read_out", "weir_decide_out"], Place::Egress),
-        ];
         let mut links = Vec::new();
-        for ((entry, steps, place), to) in ways.into_iter().zip(&mut self.steps) {
+        for ((entry, steps, place), to) in WAYS.into_iter().zip(&mut self.steps) {
             for (index, step) in (0..).zip(steps) {
-                let fd = load(ebpf, step, self.loaded)?;
+                let fd = load(ebpf, step)?;
                 to.set(index, &fd, 0).map_err(refused("STEPS"))?;
             }
-            let fd = load(ebpf, entry, self.loaded)?;
+            let fd = load(ebpf, entry)?;
             let link = link::create(fd.as_fd(), cgroup, place)
                 .map_err(|error| GateError::Program { program: entry, why: format!("attaching it: {error}") })?;
             links.push(link);
         }
-        for (name, place) in [("weir_connect4", Place::Connect4), ("weir_connect6", Place::Connect6)] {
-            let link = load(ebpf, name, self.loaded).and_then(|fd| {
+        for (name, place) in CONNECTS {
+            let link = load(ebpf, name).and_then(|fd| {
                 link::create(fd.as_fd(), cgroup, place)
                     .map_err(|error| GateError::Program { program: name, why: format!("attaching it: {error}") })
             });
@@ -271,12 +303,8 @@ impl Gate {
     /// Writes a compiled table into the half that its number names.
     pub fn machine(&mut self, table: u32, rows: &[Row], classes: &Classes, masks: &[Mask]) -> Result<(), GateError> {
         let half = table & 1;
-        for (at, row) in (half * STATES..).zip(rows) {
-            self.states.set(at, row, 0).map_err(refused("STATES"))?;
-        }
-        for (at, mask) in (half * MASKS..).zip(masks) {
-            self.masks.set(at, mask, 0).map_err(refused("MASKS"))?;
-        }
+        batch::write(self.states.as_fd(), half * STATES, rows).map_err(refused("STATES"))?;
+        batch::write(self.masks.as_fd(), half * MASKS, masks).map_err(refused("MASKS"))?;
         self.classes.set(half, classes, 0).map_err(refused("CLASSES"))
     }
 
@@ -381,21 +409,20 @@ fn remove(pins: &Path) {
     let _ = fs::remove_dir(pins);
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str, loaded: bool) -> Result<aya::programs::ProgramFd, GateError> {
+/// A program that is loaded; it is loaded where it is not yet.
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::programs::ProgramFd, GateError> {
     let why = |why: String| GateError::Program { program: name, why };
     let Some(program) = ebpf.program_mut(name) else {
         return Err(why("the object has no such program".to_owned()));
     };
-    if !loaded {
-        let result = match program {
-            Program::CgroupSkb(program) => program.load(),
-            Program::CgroupSockAddr(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
-        match result {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(why(super::load::told(&error))),
-        }
+    let result = match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match result {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) => return Err(why(super::load::told(&error))),
     }
     program.fd().and_then(|fd| fd.try_clone().map_err(ProgramError::IOError)).map_err(|error| why(chain(&error)))
 }

@@ -44,7 +44,7 @@ struct ObjPin {
     flags: u32,
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_int> {
+pub(super) fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_int> {
     let pointer: *const T = attributes;
     // SAFETY: `attributes` is alive and as long as it is said; the kernel only reads it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };

@@ -264,6 +264,11 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
 }
 
 impl Half {
+    /// Loads the gate's programs, where that was not done yet.
+    pub fn load_gate(&mut self) -> Result<(), GateError> {
+        self.gate.load(&mut self.ebpf)
+    }
+
     /// Attaches the gate, or detaches it.
     pub fn enforce(&mut self, on: bool) -> Result<(), GateError> {
         if on { self.gate.attach(&mut self.ebpf, &self.cgroup) } else { self.gate.detach() }

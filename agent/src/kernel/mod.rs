@@ -1,6 +1,7 @@
 //! The kernel, from user space: facts (what it can do) → plan (what to load) → load → read.
 
 pub mod addresses;
+mod batch;
 pub mod cgroup;
 pub mod decode;
 pub mod destroy;

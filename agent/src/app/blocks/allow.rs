@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
@@ -19,12 +20,24 @@ const SESSIONS: usize = 64;
 /// What an entry of such a client is.
 const SESSION: &str = "the ssh client of who asked for a rule";
 
-#[derive(Clone)]
 struct Entry {
     prefix: Prefix,
     soft: bool,
     what: &'static str,
-    saved: u64,
+    /// Calls; counted by whoever judges, beside others that read the list.
+    saved: AtomicU64,
+}
+
+impl Entry {
+    fn saved(&self) -> u64 {
+        self.saved.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for Entry {
+    fn clone(&self) -> Self {
+        Self { saved: self.saved().into(), ..*self }
+    }
 }
 
 /// The allow-list, with what it saved.
@@ -89,7 +102,7 @@ impl Allowed {
     }
 
     fn take(&mut self, prefix: Prefix, soft: bool, what: &'static str) {
-        self.entries.push(Entry { prefix, soft, what, saved: 0 });
+        self.entries.push(Entry { prefix, soft, what, saved: 0.into() });
     }
 
     fn resolve(&mut self, host: &str, what: &'static str) {
@@ -116,14 +129,26 @@ impl Allowed {
         }
     }
 
-    /// Adds the ssh client that a process works for; true: the list has changed.
-    pub(super) fn admin(&mut self, pid: u32) -> bool {
-        let Some(session) = Session::of(pid).filter(|session| !self.sessions.contains(session)) else { return false };
+    /// The ssh client is on the list already.
+    pub(super) fn knows(&self, session: &Session) -> bool {
+        self.sessions.contains(session)
+    }
+
+    /// Adds an ssh client; true: the list has changed.
+    pub(super) fn admin(&mut self, session: Session) -> bool {
+        if self.knows(&session) {
+            return false;
+        }
         tracing::info!(client = %session.client(), "{SESSION} is on the allow-list while it is connected");
         self.sessions.truncate(SESSIONS - 1);
         self.sessions.insert(0, session);
         self.log_in();
         true
+    }
+
+    /// Ssh clients that are still connected.
+    pub(super) fn living(&self) -> Vec<Session> {
+        self.sessions.iter().filter(|session| session.lives()).cloned().collect()
     }
 
     /// Entries of the ssh clients that are connected.
@@ -132,26 +157,26 @@ impl Allowed {
         for session in &self.sessions {
             let prefix = Prefix::host(session.client());
             if !self.entries.iter().any(|entry| entry.prefix == prefix) {
-                let saved = old.iter().find(|entry| entry.prefix == prefix).map_or(0, |entry| entry.saved);
+                let saved = old.iter().find(|entry| entry.prefix == prefix).map_or(0, Entry::saved);
                 let soft = session.client().is_loopback();
-                self.entries.push(Entry { prefix, soft, what: SESSION, saved });
+                self.entries.push(Entry { prefix, soft, what: SESSION, saved: saved.into() });
             }
         }
     }
 
     /// Takes over what was gathered anew; counts go on, and so do addresses of a name that has none right now. True: the
-    /// list has changed.
-    pub(super) fn renew(&mut self, mut fresh: Self) -> bool {
+    /// list has changed. `living`: ssh clients that are still connected.
+    pub(super) fn renew(&mut self, mut fresh: Self, living: Vec<Session>) -> bool {
         for entry in self.entries.iter().filter(|entry| fresh.unresolved.contains(&entry.what)) {
             fresh.entries.push(entry.clone());
         }
         fresh.entries.extend(self.entries.iter().filter(|entry| entry.what == SESSION).cloned());
-        fresh.sessions = self.sessions.extract_if(.., |session| session.lives()).collect();
+        fresh.sessions = living;
         fresh.log_in();
         fresh.cluster = self.cluster.take();
         for entry in &mut fresh.entries {
             let same = |old: &&Entry| old.prefix == entry.prefix && old.what == entry.what;
-            entry.saved = self.entries.iter().find(same).map_or(0, |old| old.saved);
+            entry.saved = self.entries.iter().find(same).map_or(0, Entry::saved).into();
         }
         let told = |list: &Self| -> Vec<_> { list.told().collect() };
         let (before, after) = (told(self), told(&fresh));
@@ -167,9 +192,9 @@ impl Allowed {
     }
 
     /// The address must not be met; counted.
-    pub(super) fn saves(&mut self, address: IpAddr, forced: bool) -> bool {
-        let entry = self.entries.iter_mut().find(|entry| entry.prefix.holds(address) && !(forced && entry.soft));
-        entry.map(|entry| entry.saved += 1).is_some()
+    pub(super) fn saves(&self, address: IpAddr, forced: bool) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.prefix.holds(address) && !(forced && entry.soft));
+        entry.map(|entry| entry.saved.fetch_add(1, Ordering::Relaxed)).is_some()
     }
 
     /// Prefixes, and whether they are soft.
@@ -195,7 +220,7 @@ impl Allowed {
     pub(super) fn rows(&self, connections: impl Fn(&Prefix) -> u64) -> Vec<Value> {
         let row = |entry: &Entry| {
             json!({
-                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved,
+                "address": entry.prefix.to_string(), "what": entry.what, "saved": entry.saved(),
                 "connections_saved": connections(&entry.prefix), "gives_way_to_force": entry.soft,
             })
         };

@@ -51,14 +51,17 @@ impl Attempts {
         out
     }
 
-    /// What each slot has counted and for whom: to be taken before the set changes.
-    pub(super) fn before(&self, set: &RuleSet, kernel: &Kernel) -> Vec<(u16, u64, Arc<str>)> {
+    /// What each slot that rules may leave has counted and for whom: to be taken before the set changes.
+    pub(super) fn before(&self, set: &RuleSet, kernel: &Kernel, leaving: &[Arc<Rule>]) -> Vec<(u16, u64, Arc<str>)> {
+        let mut slots: Vec<u16> = leaving.iter().flat_map(|rule| set.places(rule)).collect();
+        slots.sort_unstable();
+        slots.dedup();
         let of = |slot| {
             let count = self.counted(kernel, slot);
             let first = set.sharing(slot).next().filter(|_| count > 0)?;
             Some((slot, count, Arc::clone(&first.id)))
         };
-        set.refusing().filter_map(of).collect()
+        slots.into_iter().filter_map(of).collect()
     }
 
     /// The set has changed, and the change is not in the kernel half yet.

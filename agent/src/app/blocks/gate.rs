@@ -1,10 +1,12 @@
 //! The kernel's half of the rules in force: a change is written whole before one word makes it count.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use weir_common::verdict::{Act, AllowRow, GRACE_NS, Identity, IdentityKey};
 
 use super::allow::Allowed;
+use crate::app::precedence::{self, Precedence};
 use crate::clock;
 use crate::kernel::gate::{Gate, GateError};
 use crate::kernel::load::Half;
@@ -12,12 +14,32 @@ use crate::policy::rule::Who;
 use crate::policy::set::{Change, RuleSet};
 
 /// The kernel half, as far as it drops.
-#[derive(Clone)]
-pub(super) struct Kernel(pub(super) Arc<Mutex<Half>>);
+pub(super) struct Kernel {
+    half: Arc<Mutex<Half>>,
+    precedence: Arc<Precedence>,
+}
 
 impl Kernel {
+    pub(super) fn new(half: Arc<Mutex<Half>>, precedence: Arc<Precedence>) -> Self {
+        Self { half, precedence }
+    }
+
     fn half(&self) -> MutexGuard<'_, Half> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the gate's programs where that was not done yet. Their verification takes a second of a processor's time and
+    /// more, which the capturing thread needs on a busy node: it goes ahead meanwhile, and this yields.
+    pub(super) fn load(&self) -> Result<(), GateError> {
+        if self.look(Gate::is_loaded) {
+            return Ok(());
+        }
+        let _ahead = self.precedence.ahead();
+        let load = || {
+            precedence::yields();
+            self.half().load_gate()
+        };
+        thread::scope(|scope| scope.spawn(load).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Puts all rules in force into tables that are emptied first, and attaches the gate.

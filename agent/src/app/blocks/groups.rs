@@ -49,15 +49,17 @@ impl Blocks {
         if version == known.version && !known.stale {
             return false;
         }
-        let book = self.book();
         known.version = version;
         known.stale = false;
         let told = (std::mem::take(&mut known.processes), std::mem::take(&mut known.listeners));
         // What came in between belongs to both.
         known.before.0.extend(told.0);
         known.before.1.extend(told.1);
-        known.groups =
-            if book.enforces() { book.set.groups().map(|(bit, who)| (bit, who.clone())).collect() } else { Vec::new() };
+        known.groups = if self.in_force.enforces() {
+            self.in_force.set().groups().map(|(bit, who)| (bit, who.clone())).collect()
+        } else {
+            Vec::new()
+        };
         true
     }
 
@@ -78,7 +80,7 @@ impl Blocks {
     pub(in crate::app) fn settle(&self) {
         let (wanted, any) = {
             let book = self.book();
-            (self.identities.load(Ordering::Acquire), book.enforces() && book.set.groups().next().is_some())
+            (self.identities.load(Ordering::Acquire), book.enforces() && book.set().groups().next().is_some())
         };
         let end = Instant::now() + SETTLE;
         while any && self.told.load(Ordering::Acquire) < wanted {
@@ -119,8 +121,7 @@ impl Blocks {
     }
 
     fn tell_listener(&self, place: (u64, u16), groups: u64) {
-        let kernel = self.book().kernel.clone();
-        if let Some(Err(error)) = kernel.map(|kernel| kernel.listener(place, groups)) {
+        if let Some(Err(error)) = self.in_force.kernel().map(|kernel| kernel.listener(place, groups)) {
             tracing::warn!(%error, port = place.1, "rules that name this listener's identity don't meet it");
         }
     }
@@ -134,8 +135,7 @@ impl Blocks {
     }
 
     fn tell(&self, pid: u32, groups: u64) {
-        let kernel = self.book().kernel.clone();
-        if let Some(Err(error)) = kernel.map(|kernel| kernel.process(pid, groups)) {
+        if let Some(Err(error)) = self.in_force.kernel().map(|kernel| kernel.process(pid, groups)) {
             tracing::warn!(%error, pid, "rules that name this process's identity don't meet it");
         }
     }

@@ -22,12 +22,12 @@ impl Blocks {
             detail,
             remedy: remedy.to_owned(),
         };
-        let Some(kernel) = &book.kernel else {
+        let Some(kernel) = book.kernel() else {
             return vec![row("gate", Standing::Unknown, "the kernel half is not loaded yet".to_owned(), "")];
         };
         let (attached, pinned, damaged) =
             kernel.look(|gate| (gate.is_attached(), gate.is_pinned(), gate.count(GateSlot::DAMAGED)));
-        let rules = book.set.rules().filter(|rule| rule.mode == Mode::Enforce).count();
+        let rules = book.set().rules().filter(|rule| rule.mode == Mode::Enforce).count();
         let mut rows = match (&book.refused, attached) {
             (Some(why), _) => vec![row("gate", Standing::Degraded, format!("refused: {why}"), REMEDY)],
             (None, false) => {
@@ -36,7 +36,7 @@ impl Blocks {
             }
             (None, true) => vec![row("gate", Standing::Ok, format!("attached; {rules} rules are enforced"), "")],
         };
-        if attached && book.set.outlives() && !pinned {
+        if attached && book.set().outlives() && !pinned {
             rows.push(row(
                 "gate without an agent",
                 Standing::Degraded,

@@ -32,6 +32,27 @@ struct Row {
     inode: u64,
 }
 
+/// How long it is believed that a process works for no ssh client, nanoseconds: to look means to read files of it and of
+/// everybody above it, and who changes much asks often.
+const BELIEVED_NS: u64 = 1_000_000_000;
+
+/// Who asked last and works for no ssh client.
+#[derive(Debug, Default)]
+pub(super) struct Asker(Option<(u32, u64, u64)>);
+
+impl Asker {
+    /// The session that a process runs in, as [`Session::of`] tells it.
+    pub(super) fn session(&mut self, pid: u32, now: u64) -> Option<Session> {
+        let started = started(&PathBuf::from(format!("/proc/{pid}")))?;
+        if self.0.is_some_and(|(of, at, seen)| (of, at) == (pid, started) && now.saturating_sub(seen) < BELIEVED_NS) {
+            return None;
+        }
+        let session = Session::of(pid);
+        self.0 = session.is_none().then_some((pid, started, now));
+        session
+    }
+}
+
 impl Session {
     /// The session that a process runs in: the connection that the ssh server above it holds. Of several (forwarded
     /// ports) the one that `SSH_CONNECTION` names; without a server above it (tmux, screen) that one too, where root
@@ -83,9 +104,19 @@ fn is_replaced(exe: &Path, name: &str) -> bool {
 }
 
 fn parent(process: &Path) -> Option<u32> {
+    field(process, 4)?.parse().ok()
+}
+
+/// When a process started, in clock ticks: with its id that is who it is.
+fn started(process: &Path) -> Option<u64> {
+    field(process, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat` behind the second, by its number in proc(5).
+fn field(process: &Path, number: usize) -> Option<String> {
     let text = fs::read_to_string(process.join("stat")).ok()?;
-    // proc(5): the second field is a name in parentheses, which may hold anything.
-    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    // The second field is a name in parentheses, which may hold anything.
+    text.rsplit_once(')')?.1.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
 fn environment(process: &Path) -> Vec<u8> {
@@ -196,5 +227,8 @@ mod tests {
     fn nobody_is_logged_in_here() {
         assert_eq!(parent(Path::new("/proc/self")), Some(std::os::unix::process::parent_id()));
         assert_eq!(Session::of(1), None);
+        let mut asker = Asker::default();
+        assert_eq!([asker.session(1, 5), asker.session(u32::MAX, 5)], [None, None]);
+        assert!(asker.0.is_none_or(|(pid, _, seen)| (pid, seen) == (1, 5)));
     }
 }

@@ -25,32 +25,32 @@ impl Blocks {
             && let Some(destroyer) = &self.destroyer
             && !destroyer.end(Victim { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid })
         {
-            let left_out = self.book().said.line();
+            let left_out = self.in_force.tally().said.line();
             if let Some(left_out) = left_out {
                 tracing::warn!(left_out, "too many refused connections wait for their end; what they send is dropped");
             }
         }
         let client = if told.role == Role::SERVER.0 { told.ends.remote } else { told.ends.local };
         let client = IpAddr::from(Ipv6Addr::from(client)).to_canonical();
-        let mut held = self.book();
-        let book = &mut *held;
         // Rules that share a slot ask for the same; the first by name is charged.
-        let Some(rule) = book.set.of_slot(told.slot, client).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone) else {
+        let rule = self.in_force.set().of_slot(told.slot, client).min_by(|a, b| a.id.cmp(&b.id)).map(Arc::clone);
+        let Some(rule) = rule else {
             // The rule was removed since.
             return Verdict::Dropped { rule: "removed".into(), reason: "its rule was removed since".into() };
         };
-        book.hits.entry(Arc::clone(&rule.id)).or_default().add(client, unix_ns);
+        let mut tally = self.in_force.tally();
+        tally.hits.entry(Arc::clone(&rule.id)).or_default().add(client, unix_ns);
         // A limit refuses a part of what everybody sends: that is its purpose.
         if told.role == Role::SERVER.0 && rule.action == Action::Deny {
-            book.breaker.refused(told.ends.local_port, client, &rule.id);
+            tally.breaker.refused(told.ends.local_port, client, &rule.id);
         }
         if let Some(sender) = sender {
             self.failures().refused(&sender.name, &rule.id, clock::monotonic_ns());
         }
         let dropped = Verdict::Dropped { rule: Arc::clone(&rule.id), reason: Arc::clone(&rule.reason) };
-        let Some(left_out) = book.said.line() else { return dropped };
-        // Whoever reads the log may be slow; the rules are not to wait for it.
-        drop(held);
+        let Some(left_out) = tally.said.line() else { return dropped };
+        // Whoever reads the log may be slow; nobody else is to wait for it.
+        drop(tally);
         tracing::info!(
             rule = %rule.id,
             reason = %rule.reason,

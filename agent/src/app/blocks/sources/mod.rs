@@ -41,9 +41,9 @@ impl Saves {
 impl Blocks {
     /// The allow-list, as far as a list of addresses has to respect it.
     pub(in crate::app) fn saves(&self, force: bool) -> Saves {
-        let book = self.book();
-        let told = book.allowed.told().filter(|(_, soft, _)| !(force && *soft));
-        Saves(told.map(|(prefix, _, what)| (prefix, what)).collect(), book.allowed.cluster().filter(|_| !force))
+        let allowed = self.in_force.allowed();
+        let told = allowed.told().filter(|(_, soft, _)| !(force && *soft));
+        Saves(told.map(|(prefix, _, what)| (prefix, what)).collect(), allowed.cluster().filter(|_| !force))
     }
 
     /// Puts the rules of these files in the place of those that came from files before, all of them or none. A rule that
@@ -64,14 +64,14 @@ impl Blocks {
             for (n, written) in file.rules.iter().enumerate() {
                 let source = Source::File(Arc::clone(&path));
                 let author = format!("file {path}").into();
-                let mut rule = match check(written, &arrival(source, author, made(file, n)), &book.allowed) {
+                let mut rule = match check(written, &arrival(source, author, made(file, n)), &*book.allowed()) {
                     Ok(rule) => rule,
                     Err(error) => {
                         problems.push(file.problem(n, error.key(), &error.to_string()));
                         continue;
                     }
                 };
-                let taken = book.set.get(&rule.id).is_some_and(|other| !matches!(other.source, Source::File(_)));
+                let taken = book.set().get(&rule.id).is_some_and(|other| !matches!(other.source, Source::File(_)));
                 if taken || wanted.contains_key(&rule.id) {
                     let text = SetError::Exists(Arc::clone(&rule.id)).to_string();
                     problems.push(file.problem(n, Some("id"), &text));
@@ -82,7 +82,7 @@ impl Blocks {
                 let kept = (Arc::clone(&path), written.clone());
                 // The circuit breaker's doing holds until a reload, or until the rule is written anew.
                 let held = book.tripped.contains_key(&rule.id);
-                let back = !held && book.set.get(&rule.id).is_some_and(|old| old.mode != rule.mode);
+                let back = !held && book.set().get(&rule.id).is_some_and(|old| old.mode != rule.mode);
                 if !over && (back || before.get(&rule.id) != Some(&kept)) {
                     add.push((file, n, rule.clone()));
                 }
@@ -93,9 +93,11 @@ impl Blocks {
             return Err(Refused::Files(Problems(problems)));
         }
         let anew: BTreeSet<&str> = add.iter().map(|(.., rule)| &*rule.id).collect();
-        let of_files = book.set.rules().filter(|rule| matches!(rule.source, Source::File(_)));
-        let gone = of_files.filter(|rule| anew.contains(&*rule.id) || !wanted.contains_key(&rule.id));
-        let gone: Vec<Arc<Rule>> = gone.cloned().collect();
+        let gone: Vec<Arc<Rule>> = {
+            let set = book.set();
+            let of_files = set.rules().filter(|rule| matches!(rule.source, Source::File(_)));
+            of_files.filter(|rule| anew.contains(&*rule.id) || !wanted.contains_key(&rule.id)).cloned().collect()
+        };
         if !(gone.is_empty() && add.is_empty()) {
             let place = |error: &SetError| {
                 let (SetError::Exists(id) | SetError::Slots(id) | SetError::Groups(id)) = error else { return None };
@@ -118,7 +120,7 @@ impl Blocks {
         book.ends.only(&Source::File("".into()), wanted.keys().map(|id| &**id));
         book.ends.save();
         *before = wanted;
-        Ok(book.set.rules().filter(|rule| matches!(rule.source, Source::File(_))).count())
+        Ok(book.set().rules().filter(|rule| matches!(rule.source, Source::File(_))).count())
     }
 
     /// Puts a feed's list in the place of the one before; without an address the rule goes. The rule's time begins anew,
@@ -136,7 +138,7 @@ impl Blocks {
         }
         let source = Source::Feed(feed.name.as_str().into());
         let who = format!("feed {}", feed.name);
-        let old = feed.rule.id.as_deref().and_then(|id| book.set.get(id)).filter(|old| old.source == source).cloned();
+        let old = feed.rule.id.as_deref().and_then(|id| book.set().get(id).cloned()).filter(|old| old.source == source);
         if clients.is_empty() {
             return match old {
                 Some(old) => replace(&mut book, &who, &[old], Vec::new()).map(|()| self.note(&book)),
@@ -145,7 +147,7 @@ impl Blocks {
         }
         let arrival = arrival(source, "config".into(), "feed".into());
         let now = arrival.monotonic_ns;
-        let mut rule = check_list(&feed.rule, clients, &arrival, &book.allowed)?;
+        let mut rule = check_list(&feed.rule, clients, &arrival, &*book.allowed())?;
         rule.ends = ends;
         stay_tripped(&book, &mut rule);
         let mut same = false;
@@ -179,7 +181,7 @@ impl Blocks {
 
     /// A feed's list is as it was: its rule's time begins anew.
     pub(in crate::app) fn renew_feed(&self, feed: &Feed, alive: &AtomicBool) -> Result<(), Refused> {
-        let old = feed.rule.id.as_deref().and_then(|id| self.book().set.get(id).cloned());
+        let old = feed.rule.id.as_deref().and_then(|id| self.in_force.set().get(id).cloned());
         match old.filter(|old| matches!(&old.source, Source::Feed(name) if **name == *feed.name)) {
             Some(old) => self.take_feed(feed, old.clients.clone(), old.ends.clone(), alive),
             None => Ok(()),
@@ -189,7 +191,7 @@ impl Blocks {
     /// Removes the rules of sources that are no more.
     pub(in crate::app) fn forget(&self, is_gone: impl Fn(&Source) -> bool) {
         let mut book = self.book();
-        let gone: Vec<_> = book.set.rules().filter(|rule| is_gone(&rule.source)).cloned().collect();
+        let gone: Vec<_> = book.set().rules().filter(|rule| is_gone(&rule.source)).cloned().collect();
         if gone.is_empty() {
             return;
         }
@@ -209,10 +211,10 @@ impl Blocks {
         book.made += 1;
         let id = format!("{detector}-{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
         let arrival = arrival(source.clone(), who.as_str().into(), id.into());
-        let mut rule = check(&written, &arrival, &book.allowed)?;
+        let mut rule = check(&written, &arrival, &*book.allowed())?;
         stay_tripped(&book, &mut rule);
-        let old = book.set.get(&rule.id).filter(|old| old.source == source).cloned();
-        if old.is_none() && book.set.rules().filter(|rule| rule.source == source).count() >= DETECTED {
+        let old = book.set().get(&rule.id).filter(|old| old.source == source).cloned();
+        if old.is_none() && book.set().rules().filter(|rule| rule.source == source).count() >= DETECTED {
             return Err(Refused::Detector(detector.to_owned(), DETECTED));
         }
         let id = Arc::clone(&rule.id);
@@ -253,7 +255,7 @@ pub(super) fn replace(book: &mut Book, who: &str, gone: &[Arc<Rule>], come: Vec<
         return Err(refused);
     }
     for id in ids.iter().filter(|id| !stay.contains(*id)) {
-        book.hits.remove(id);
+        book.tally().hits.remove(id);
         book.tripped.remove(id);
     }
     Ok(())

@@ -80,9 +80,9 @@ impl Blocks {
             let short = written.id.clone().unwrap_or_else(|| n.to_string());
             let arrival = arrival(source.clone(), Arc::clone(&author), short.as_str().into());
             let checked = if wide {
-                check(written, &arrival, &book.allowed)
+                check(written, &arrival, &*book.allowed())
             } else {
-                check_within(namespace, written, &arrival, &book.allowed)
+                check_within(namespace, written, &arrival, &*book.allowed())
             };
             let mut rule = checked.map_err(|error| PolicyError::Rule(n, error))?;
             rule.id = id_within(namespace, name, &short);
@@ -91,12 +91,12 @@ impl Blocks {
             if wanted.contains_key(&rule.id) {
                 return Err(PolicyError::Twice(n, short.into()));
             }
-            if book.set.get(&rule.id).is_some_and(|other| other.source != source) {
+            if book.set().get(&rule.id).is_some_and(|other| other.source != source) {
                 return Err(PolicyError::Refused(SetError::Exists(rule.id).into()));
             }
             // The circuit breaker's doing holds until a reload, or until the rule is written anew.
             let held = book.tripped.contains_key(&rule.id);
-            let back = !held && book.set.get(&rule.id).is_some_and(|old| old.mode != rule.mode);
+            let back = !held && book.set().get(&rule.id).is_some_and(|old| old.mode != rule.mode);
             let id = Arc::clone(&rule.id);
             if !over && (back || before.get(&id) != Some(written)) {
                 add.push(rule);
@@ -106,7 +106,7 @@ impl Blocks {
         let anew: BTreeSet<Arc<str>> = add.iter().map(|rule| Arc::clone(&rule.id)).collect();
         let gone = before.keys().chain(&anew).filter(|id| anew.contains(*id) || !wanted.contains_key(*id));
         let gone: BTreeSet<&Arc<str>> = gone.collect();
-        let gone: Vec<Arc<Rule>> = gone.into_iter().filter_map(|id| book.set.get(id).cloned()).collect();
+        let gone: Vec<Arc<Rule>> = gone.into_iter().filter_map(|id| book.set().get(id).cloned()).collect();
         if !(gone.is_empty() && add.is_empty()) {
             replace(&mut book, &author, &gone, add)?;
             for id in &anew {
@@ -123,14 +123,15 @@ impl Blocks {
     /// How rules stand, by their ids.
     pub(in crate::app) fn standing<'a>(&self, ids: impl Iterator<Item = &'a Arc<str>>) -> Standing {
         let book = self.book();
+        let (set, tally) = (book.set(), book.tally());
         let mut out = Standing { node_enforces: book.enforces(), ..Standing::default() };
         for id in ids {
-            let Some(rule) = book.set.get(id) else { continue };
+            let Some(rule) = set.get(id) else { continue };
             out.rules += 1;
             out.enforced += usize::from(rule.mode == Mode::Enforce);
             out.both_ends += usize::from(!rule.client_who.is_empty());
             out.tripped = out.tripped.or_else(|| book.tripped.get(id).cloned());
-            if let Some(hits) = book.hits.get(id) {
+            if let Some(hits) = tally.hits.get(id) {
                 out.hits += hits.calls;
                 out.last_unix_ns = out.last_unix_ns.max(hits.last_unix_ns);
             }

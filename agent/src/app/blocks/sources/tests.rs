@@ -14,7 +14,7 @@ fn file(name: &str, text: &str) -> RulesFile {
 }
 
 fn ids(blocks: &Blocks) -> Vec<String> {
-    blocks.book().set.rules().map(|rule| rule.id.to_string()).collect()
+    blocks.book().set().rules().map(|rule| rule.id.to_string()).collect()
 }
 
 fn feed() -> Feed {
@@ -34,7 +34,7 @@ fn files_are_taken_whole_or_not_at_all() {
     let a = "rules:\n- id: a\n  client: {address: 198.51.100.1}\n- client: {address: 198.51.100.2}\n";
     assert_eq!(blocks.take_files(&[file("/d/a.yaml", a)], &mut before, &alive).unwrap(), 2);
     assert_eq!(ids(&blocks), ["a", "file-a-1"]);
-    let kept = Arc::clone(blocks.book().set.get("a").unwrap());
+    let kept = Arc::clone(blocks.book().set().get("a").unwrap());
     for (b, said) in [
         (
             "rules:\n- id: b\n- id: c\n  client: {address: 0.0.0.0/0}\n",
@@ -53,7 +53,7 @@ fn files_are_taken_whole_or_not_at_all() {
     }
     let b = "rules:\n- id: b\n  client: {address: 198.51.100.3}\n";
     assert_eq!(blocks.take_files(&[file("/d/a.yaml", a), file("/d/b.yaml", b)], &mut before, &alive).unwrap(), 3);
-    assert!(Arc::ptr_eq(&kept, blocks.book().set.get("a").unwrap()), "what is written as it was stays as it is");
+    assert!(Arc::ptr_eq(&kept, blocks.book().set().get("a").unwrap()), "what is written as it was stays as it is");
     assert!(blocks.remove("t", "a").unwrap_err().to_string().contains("is of file /d/a.yaml"));
     assert_eq!(blocks.take_files(&[], &mut before, &alive).unwrap(), 0);
 }
@@ -64,11 +64,11 @@ fn a_feed_is_one_rule_that_is_renewed() {
     let list =
         |n: u32| (0..n).map(|n| Prefix::host(std::net::Ipv4Addr::from(0xcb00_7100 + 2 * n).into())).collect::<Vec<_>>();
     blocks.take_feed(&feed, list(50_000), Vec::new(), &alive).unwrap();
-    let before = Arc::clone(blocks.book().set.get("feed-x").unwrap());
+    let before = Arc::clone(blocks.book().set().get("feed-x").unwrap());
     blocks.take_feed(&feed, list(50_000), Vec::new(), &alive).unwrap();
-    assert!(Arc::ptr_eq(&before, blocks.book().set.get("feed-x").unwrap()), "nothing changed");
+    assert!(Arc::ptr_eq(&before, blocks.book().set().get("feed-x").unwrap()), "nothing changed");
     blocks.take_feed(&feed, list(50_001), Vec::new(), &alive).unwrap();
-    let after = Arc::clone(blocks.book().set.get("feed-x").unwrap());
+    let after = Arc::clone(blocks.book().set().get("feed-x").unwrap());
     assert_eq!((after.until, after.clients.len()), (before.until, 50_001));
     let told = document(&after);
     assert!(told["client.addresses"] == 50_001 && told["client.address"].as_array().unwrap().len() < 100, "{told}");
@@ -82,10 +82,10 @@ fn a_feed_is_one_rule_that_is_renewed() {
 #[test]
 fn what_the_circuit_breaker_did_stays_done() {
     let (blocks, alive, mut before) = (blocks(), AtomicBool::new(true), Files::new());
-    let mode = |id: &str| blocks.book().set.get(id).unwrap().mode;
+    let mode = |id: &str| blocks.book().set().get(id).unwrap().mode;
     let trip = |id: &str| {
         let mut book = blocks.book();
-        let old = Arc::clone(book.set.get(id).unwrap());
+        let old = Arc::clone(book.set().get(id).unwrap());
         let after = Rule { mode: Mode::Monitor, ..Rule::clone(&old) };
         book.change(&[Arc::clone(&old.id)], vec![after]).unwrap();
         book.tripped.insert(Arc::clone(&old.id), "too many".to_owned());
@@ -127,7 +127,7 @@ fn detectors_have_rules_of_their_own() {
         rule
     };
     let id = blocks.detected("scan", &scan(None, "198.51.100.1")).unwrap();
-    let rule = Arc::clone(blocks.book().set.get(&id).unwrap());
+    let rule = Arc::clone(blocks.book().set().get(&id).unwrap());
     assert!(rule.until.is_some() && rule.mode == Mode::Monitor);
     assert_eq!((rule.source.to_string().as_str(), &*rule.author), ("detector scan", "detector scan"));
     blocks.detected("scan", &scan(Some("s"), "198.51.100.1")).unwrap();

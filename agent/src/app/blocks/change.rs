@@ -1,0 +1,105 @@
+//! What is asked for at the control socket: a rule more, a rule less, what one would meet.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::crowd::{Crowd, Near};
+use super::document::document;
+use super::{Blocks, Book, Refused, TTL, arrival, radius};
+use crate::clock;
+use crate::policy::check::check;
+use crate::policy::rule::{Rule, Source};
+use crate::policy::set::SetError;
+use crate::policy::written::WrittenRule;
+use crate::recent::Recent;
+
+impl Blocks {
+    /// Adds a rule in the name of `who`.
+    pub(in crate::app) fn add(&self, who: &str, written: Value) -> Result<Value, Refused> {
+        let mut book = self.book();
+        let rule = match checked(&mut book, &self.crowd(), who, written) {
+            Ok(rule) => rule,
+            Err(refused) => {
+                // Nothing changes, so that why it was refused matters more than whether that could be recorded.
+                if let Err(error) = book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)
+                {
+                    tracing::warn!(%error, "a refusal is not in the audit log");
+                }
+                return Err(refused);
+            }
+        };
+        if book.set().get(&rule.id).is_some() {
+            return Err(SetError::Exists(rule.id).into());
+        }
+        let (id, told, why) = (Arc::clone(&rule.id), document(&rule), rule.reason.to_string());
+        book.change(&[], vec![rule])?;
+        if let Err(error) = book.log.write(who, "add", Some(&id), &why, Value::Null, told.clone()) {
+            // What can't be recorded does not happen.
+            book.change(&[id], Vec::new())?;
+            return Err(error.into());
+        }
+        self.note(&book);
+        Ok(told)
+    }
+
+    /// What a rule would have met of the last hour's kept calls. Nothing is changed.
+    pub(in crate::app) fn rehearse(&self, who: &str, written: Value, recent: &Recent) -> Result<Value, Refused> {
+        let rule = checked(&mut self.book(), &self.crowd(), who, written)?;
+        let mut told = radius::of(&rule, recent);
+        told["rule"] = document(&rule);
+        Ok(told)
+    }
+
+    /// A rule, what it would have met of the last hour's kept calls, and which rules win over it.
+    pub(in crate::app) fn explain(&self, id: &str, recent: &Recent) -> Result<Value, Refused> {
+        let (rule, above) = {
+            let set = self.in_force.set();
+            let rule = Arc::clone(set.get(id).ok_or_else(|| SetError::Unknown(id.into()))?);
+            let mut above: Vec<_> = set.rules().filter(|other| other.rank() > rule.rank()).cloned().collect();
+            above.sort_by_key(|other| std::cmp::Reverse(other.rank()));
+            (rule, above)
+        };
+        let mut told = radius::of(&rule, recent);
+        told["won_by"] = radius::winners(&rule, &above, recent);
+        told["rule"] = document(&rule);
+        Ok(told)
+    }
+
+    /// Removes a rule in the name of `who`.
+    pub(in crate::app) fn remove(&self, who: &str, id: &str) -> Result<Value, Refused> {
+        let mut book = self.book();
+        let rule = book.set().get(id).cloned().ok_or_else(|| SetError::Unknown(id.into()))?;
+        match &rule.source {
+            Source::Config => return Err(Refused::Configured(id.to_owned())),
+            Source::File(_) | Source::Feed(_) | Source::Cluster(_) => {
+                return Err(Refused::Elsewhere(id.to_owned(), rule.source.clone()));
+            }
+            Source::Control | Source::Detector(_) => {}
+        }
+        let told = document(&rule);
+        book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
+        book.change(&[Arc::clone(&rule.id)], Vec::new())?;
+        book.tally().hits.remove(id);
+        book.tripped.remove(id);
+        self.note(&book);
+        Ok(told)
+    }
+}
+
+/// A rule that came by the control socket.
+fn checked(book: &mut Book, crowd: &Crowd, who: &str, written: Value) -> Result<Rule, Refused> {
+    let mut written: WrittenRule = serde_json::from_value(written)?;
+    // Who it is, says the kernel.
+    written.author = None;
+    match written.ttl.as_deref() {
+        None => written.ttl = Some(TTL.to_owned()),
+        Some("never") => written.ttl = None,
+        Some(_) => {}
+    }
+    book.made += 1;
+    let id = format!("b{:x}-{}", clock::unix_ns() / 1_000_000_000, book.made);
+    let allowed = book.allowed();
+    let near = Near { allowed: &allowed, crowd };
+    Ok(check(&written, &arrival(Source::Control, who.into(), id.into()), &near)?)
+}
