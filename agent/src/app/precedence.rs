@@ -168,7 +168,7 @@ impl Precedence {
     }
 
     /// The agent is about to take a processor for itself: the threads go ahead of everybody, at once and until this is
-    /// dropped. Without CAP_SYS_NICE they stay where they are.
+    /// dropped. Without `CAP_SYS_NICE` they stay where they are.
     pub(super) fn ahead(&self) -> Ahead<'_> {
         let mut places = self.places();
         places.ahead += 1;

@@ -152,6 +152,7 @@ impl Client {
 }
 
 /// How long an answer is waited for.
+#[derive(Clone, Copy)]
 enum Wait {
     /// [`PATIENCE`].
     Patience,

@@ -14,8 +14,9 @@ const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 /// `struct { ... } batch` of `union bpf_attr`.
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    /// `in_batch` and `out_batch`: where looking goes on; not of writing.
+    from: u64,
+    next: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -32,8 +33,8 @@ pub(super) fn write<T: Pod>(map: BorrowedFd<'_>, first: u32, values: &[T]) -> io
     let count = u32::try_from(values.len()).map_err(io::Error::other)?;
     let keys: Vec<u32> = (first..first.saturating_add(count)).collect();
     let batch = Batch {
-        in_batch: 0,
-        out_batch: 0,
+        from: 0,
+        next: 0,
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
         count,
