@@ -156,7 +156,7 @@ impl Judge {
                 viewer(call);
             }
         }
-        self.recent.keep(calls);
+        self.recent.keep(&calls);
     }
 }
 

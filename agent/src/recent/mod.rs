@@ -5,6 +5,7 @@ mod bytes;
 mod code;
 mod disk;
 mod memory;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -68,22 +69,21 @@ impl Recent {
 
     /// Keeps a call; the oldest leave. Never waits for the disk.
     pub fn insert(&self, exchange: Arc<Exchange>) {
-        self.keep(vec![exchange]);
+        self.keep(&[exchange]);
     }
 
     /// Keeps calls in their order; the oldest leave. Never waits for the disk.
-    pub fn keep(&self, calls: Vec<Arc<Exchange>>) {
-        let for_disk = self.disk.as_ref().map(|disk| (disk, calls.clone()));
+    pub fn keep(&self, calls: &[Arc<Exchange>]) {
         let (count, limit) = (calls.len() as u64, self.limit.load(Ordering::Relaxed));
         let (first, evicted) = {
             let mut memory = self.memory();
-            (memory.next(), calls.into_iter().map(|call| memory.push(call, limit)).sum())
+            (memory.next(), calls.iter().map(|call| memory.push(call, limit)).sum())
         };
         self.meter.add(Count::Kept, count);
         self.meter.add(Count::Evicted, evicted);
-        if let Some((disk, calls)) = for_disk {
+        if let Some(disk) = &self.disk {
             for (number, call) in (first..).zip(calls) {
-                disk.keep(number, call);
+                disk.keep(number, Arc::clone(call));
             }
         }
     }
@@ -110,11 +110,12 @@ impl Recent {
         while found.len() < last {
             let batch: Vec<_> = {
                 let memory = self.memory();
-                memory.below(before, BATCH).map(|(number, exchange)| (number, exchange.clone())).collect()
+                memory.below(before, BATCH).collect()
             };
             let Some((number, _)) = batch.last() else { break };
             before = *number;
-            found.extend(batch.into_iter().map(|(_, exchange)| exchange).filter(|exchange| filter.takes(exchange)));
+            let fitting = batch.into_iter().map(|(_, exchange)| exchange).filter(|exchange| filter.takes(exchange));
+            found.extend(fitting.map(Arc::new));
         }
         found.truncate(last);
         if let Some(disk) = self.disk.as_ref().filter(|_| found.len() < last) {
@@ -134,13 +135,12 @@ impl Recent {
     pub fn since(&self, place: u64, filter: &Filter) -> News {
         let (missed, batch) = {
             let memory = self.memory();
-            let batch: Vec<_> =
-                memory.from(place, BATCH).map(|(number, exchange)| (number, exchange.clone())).collect();
+            let batch: Vec<_> = memory.from(place, BATCH).collect();
             (memory.first().saturating_sub(place), batch)
         };
         let next = batch.last().map_or(place + missed, |(number, _)| number + 1);
-        let calls = batch.into_iter().map(|(_, exchange)| exchange).filter(|exchange| filter.takes(exchange)).collect();
-        News { calls, next, missed }
+        let fitting = batch.into_iter().map(|(_, exchange)| exchange).filter(|exchange| filter.takes(exchange));
+        News { calls: fitting.map(Arc::new).collect(), next, missed }
     }
 
     /// What is in the store.
@@ -152,7 +152,7 @@ impl Recent {
             calls: memory.len() as u64,
             bytes: memory.bytes() as u64,
             limit: self.limit.load(Ordering::Relaxed) as u64,
-            oldest_unix_ns: memory.oldest().map(|exchange| exchange.start_unix_ns),
+            oldest_unix_ns: memory.oldest_unix_ns(),
             disk,
         }
     }

@@ -89,7 +89,11 @@ fn memory_stays_within_its_bytes() {
     assert_eq!(stats.oldest_unix_ns, Some(sample::START_UNIX_NS + first));
     recent.set_limit(limit / 2);
     let halved = recent.stats();
-    assert!(halved.bytes <= limit as u64 / 2 && halved.calls.abs_diff(stats.calls / 2) <= 2, "{halved:?}");
+    // Calls leave by blocks, each at most a 32nd of what is allowed.
+    assert!(
+        halved.bytes <= limit as u64 / 2 && halved.calls.abs_diff(stats.calls / 2) <= stats.calls / 16,
+        "{halved:?}"
+    );
     recent.set_limit(0);
     assert_eq!((recent.stats().calls, recent.stats().bytes), (0, 0), "everything is given back");
 }
