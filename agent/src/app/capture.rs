@@ -22,6 +22,9 @@ use super::refusals::Refusals;
 
 /// How often what only time can end is looked at.
 const TICK_NS: u64 = 100_000_000;
+/// Calls that wait to be used again, below which more are taken: what a drain makes, and not more than is in a processor's
+/// cache.
+const SPARE: usize = 512;
 /// How often the offset of the wall clock is measured.
 const CLOCK_NS: u64 = 1_000_000_000;
 
@@ -66,7 +69,7 @@ pub(super) struct Ended {
 /// What the capturing thread hands over.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub calls: Vec<Exchange>,
+    pub calls: Vec<Arc<Exchange>>,
     pub ended: Vec<Ended>,
     /// Who exports spans by gRPC (client), or takes such exports (server).
     pub exporting: Vec<(Role, Arc<Service>)>,
@@ -83,6 +86,8 @@ pub(super) struct Capture {
     pub clock: Arc<Offset>,
     pub asks: Receiver<Ask>,
     pub batches: SyncSender<Batch>,
+    /// Calls that were judged.
+    pub returned: Receiver<Vec<Arc<Exchange>>>,
     pub blocks: Arc<Blocks>,
     pub known: Known,
     pub refusals: Refusals,
@@ -102,6 +107,11 @@ impl Capture {
             self.precedence.round();
             if self.resolver.hear() {
                 self.known.renamed();
+            }
+            if out.spare.len() < SPARE
+                && let Ok(calls) = self.returned.try_recv()
+            {
+                out.spare.extend(calls);
             }
             let records = self.drain(&mut out);
             for cookie in out.foreign.drain(..) {
@@ -209,14 +219,15 @@ impl Capture {
         // All at once: a batch that grows is copied again and again.
         let mut batch = Batch { calls: Vec::with_capacity(out.calls.len()), ..Batch::default() };
         let mut notes = out.notes.drain(..).peekable();
-        for (at, mut exchange) in out.calls.drain(..).enumerate() {
+        for (at, mut call) in out.calls.drain(..).enumerate() {
             while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {
                 self.chains.note(note);
             }
             // Before it may have to wait: who is at its ends may be gone by then.
-            self.refusals.mark(&mut exchange);
-            self.resolver.name(&mut exchange);
-            self.chains.take(exchange, &mut batch.calls);
+            let exchange = Arc::make_mut(&mut call);
+            self.refusals.mark(exchange);
+            self.resolver.name(exchange);
+            self.chains.take(call, &mut batch.calls);
         }
         notes.for_each(|(_, note)| self.chains.note(note));
         self.chains.tick(now, &mut batch.calls);

@@ -1,6 +1,6 @@
 //! The judging thread: each call is redacted, kept, measured, exported and shown.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ impl Bench {
 /// The judging thread's own state.
 pub(super) struct Judge {
     pub batches: Receiver<Batch>,
+    /// Where calls go that were judged, to be used again.
+    pub returns: SyncSender<Vec<Arc<Exchange>>>,
     pub bench: Arc<RwLock<Bench>>,
     pub recent: Arc<Recent>,
     pub metrics: Arc<Metrics>,
@@ -96,16 +98,18 @@ impl Judge {
         for (role, service) in batch.exporting {
             self.instruments.exports_by_grpc(role, &service);
         }
-        let mut calls = Vec::with_capacity(batch.calls.len());
+        let mut calls = batch.calls;
         // Only calls of which something else than their own span is exported, by their place.
         let mut told = Vec::new();
-        for mut exchange in batch.calls {
-            self.instruments.heed(&exchange);
-            if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(&exchange)) {
+        let mut place = 0;
+        calls.retain_mut(|call| {
+            let exchange = Arc::make_mut(call);
+            self.instruments.heed(exchange);
+            if !bench.select.is_everything() && !bench.select.takes(&exchange.service, server_port(exchange)) {
                 self.meter.add(Count::FilteredSelect, 1);
-                continue;
+                return false;
             }
-            if let Err(ignored) = bench.proxies.settle(&mut exchange) {
+            if let Err(ignored) = bench.proxies.settle(exchange) {
                 let count = match ignored {
                     Ignored::Untrusted => Count::UntrustedForwarded,
                     Ignored::Unusable => Count::UnusableForwarded,
@@ -116,19 +120,20 @@ impl Judge {
             let Operation::Http(http) = &mut exchange.call.operation;
             http.unclear = http.sent.take().map_or(0, |head| ambiguous(&head));
             // Rules read what the redactor takes away.
-            self.blocks.saw(&exchange, now);
+            self.blocks.saw(exchange, now);
             if exchange.verdict == Verdict::Allowed
-                && let Some(verdict) = self.blocks.judge(&exchange)
+                && let Some(verdict) = self.blocks.judge(exchange)
             {
                 exchange.verdict = verdict;
             }
-            match self.instruments.told(&exchange, bench.instrumented) {
+            match self.instruments.told(exchange, bench.instrumented) {
                 Told::AsIs => {}
-                other => told.push((calls.len(), other)),
+                other => told.push((place, other)),
             }
-            bench.redactor.apply(&mut exchange);
-            calls.push(Arc::new(exchange));
-        }
+            bench.redactor.apply(exchange);
+            place += 1;
+            true
+        });
         let mut graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
         for call in &calls {
             graph.call(call);
@@ -157,6 +162,8 @@ impl Judge {
             }
         }
         self.recent.keep(&calls);
+        // Where enough wait already, these are freed.
+        let _ = self.returns.try_send(calls);
     }
 }
 

@@ -51,6 +51,8 @@ pub use stats::{ProgramRow, Row, Stats};
 
 /// Batches that may wait for the judging thread.
 const BATCHES: usize = 1024;
+/// Batches of calls that were judged and wait to be used again.
+const RETURNS: usize = 8;
 /// How long the capturing thread may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How often the kernel half is told that the agent lives, and rules whose time is over are ended.
@@ -188,6 +190,7 @@ impl Agent {
         let bench = Arc::new(RwLock::new(Bench::new(settings, redactor, exporter)));
         let (asks, asked) = sync_channel(16);
         let (batches, judged) = sync_channel(BATCHES);
+        let (returns, returned) = sync_channel(RETURNS);
         let reader = Reader::new(line.ring, to_load.ring);
         let (precedence, level) = (Arc::new(Precedence::default()), reader.level().map_err(Error::Ring)?);
         let capture = capture::Capture {
@@ -201,6 +204,7 @@ impl Agent {
             clock,
             asks: asked,
             batches,
+            returned,
             blocks: Arc::clone(&blocks),
             known: blocks::groups::Known::default(),
             refusals: refusals::Refusals::default(),
@@ -208,6 +212,7 @@ impl Agent {
         };
         let judge = judge::Judge {
             batches: judged,
+            returns,
             bench: Arc::clone(&bench),
             recent: Arc::clone(&recent),
             metrics: Arc::clone(&metrics),

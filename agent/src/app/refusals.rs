@@ -1,6 +1,7 @@
 //! Joins verdicts of the kernel half with the calls that they met.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use weir_common::verdict::{VERDICT_CONNECTION, Verdict as Told};
 
@@ -35,7 +36,7 @@ impl Refusals {
             return;
         }
         for exchange in out.calls.iter_mut().filter(|call| call.connection.cookie == connection) {
-            self.mark(exchange);
+            self.mark(Arc::make_mut(exchange));
         }
         self.0.remove(&connection);
     }

@@ -28,7 +28,10 @@ const TABLE_FULL: &str = "connection_table_full";
 #[derive(Debug, Default)]
 pub struct Output {
     /// Calls, each as soon as it ended.
-    pub calls: Vec<Exchange>,
+    pub calls: Vec<Arc<Exchange>>,
+    /// Calls that nobody needs any more, given by the caller: new ones take their place, so that whoever made their
+    /// texts also frees them, and an allocator has nothing to do between threads.
+    pub spare: Vec<Arc<Exchange>>,
     /// Connections that ended without a call.
     pub ended: Vec<EndedConnection>,
     /// Cookies of connections of which records still come though nobody reads them, each once.
@@ -37,6 +40,19 @@ pub struct Output {
     pub exporting: Vec<Arc<Connection>>,
     /// What [`super::Chains`] is to be told, each with the number of `calls` that come before it.
     pub notes: Vec<(usize, Note)>,
+}
+
+impl Output {
+    fn add(&mut self, exchange: Exchange) {
+        if let Some(mut spare) = self.spare.pop()
+            && let Some(place) = Arc::get_mut(&mut spare)
+        {
+            *place = exchange;
+            self.calls.push(spare);
+        } else {
+            self.calls.push(Arc::new(exchange));
+        }
+    }
 }
 
 /// Assembles calls from the records of its connections. Synchronous, without I/O; whoever feeds it must feed all
@@ -103,7 +119,9 @@ impl Desk {
             let start_unix_ns = self.clock.unix_ns(call.request.first.at);
             let Live { connection, mirror, .. } = live;
             let seen = Seen { connection, mirror, elsewhere, service: &self.unknown, start_unix_ns };
-            out.calls.extend(seen.exchange(call));
+            if let Some(exchange) = seen.exchange(call) {
+                out.add(exchange);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Calls that wait for their parent.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -20,7 +21,7 @@ pub(super) enum Wait {
 /// A call that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub call: Exchange,
+    pub call: Arc<Exchange>,
     /// What it counts as when it gets what it waits for; of a server's call nothing is counted.
     pub proof: Count,
     /// Then it goes on without.
@@ -75,7 +76,7 @@ impl Held {
     }
 
     /// Takes out one of them.
-    pub(super) fn remove(&mut self, id: Id) -> Option<(Exchange, Wait)> {
+    pub(super) fn remove(&mut self, id: Id) -> Option<(Arc<Exchange>, Wait)> {
         let (waiting, wait) = self.calls.remove(&id)?;
         self.spans.remove(&waiting.call.ids.span);
         if let Some(ids) = self.waits.get_mut(&wait) {

@@ -133,7 +133,7 @@ impl Chains {
     }
 
     /// Turns it on or off; what waits goes on without a parent when it is turned off.
-    pub fn set(&mut self, on: bool, out: &mut Vec<Exchange>) {
+    pub fn set(&mut self, on: bool, out: &mut Vec<Arc<Exchange>>) {
         if self.on != on {
             self.finish(out);
             *self = Self::new(on, Arc::clone(&self.meter));
@@ -156,7 +156,7 @@ impl Chains {
     }
 
     /// Takes a call that ended; gives it back now or later.
-    pub fn take(&mut self, call: Exchange, out: &mut Vec<Exchange>) {
+    pub fn take(&mut self, call: Arc<Exchange>, out: &mut Vec<Arc<Exchange>>) {
         match call.kind {
             _ if !self.on => out.push(call),
             Kind::Client => self.sent(call, out),
@@ -165,7 +165,7 @@ impl Chains {
     }
 
     /// Time passes. `now` is `CLOCK_MONOTONIC` nanoseconds.
-    pub fn tick(&mut self, now: u64, out: &mut Vec<Exchange>) {
+    pub fn tick(&mut self, now: u64, out: &mut Vec<Arc<Exchange>>) {
         while let Some(id) = self.held.due(now) {
             self.give_up(id, Count::ChainLate, out);
         }
@@ -178,14 +178,14 @@ impl Chains {
     }
 
     /// Gives back all that waits, without parents.
-    pub fn finish(&mut self, out: &mut Vec<Exchange>) {
+    pub fn finish(&mut self, out: &mut Vec<Arc<Exchange>>) {
         while let Some(id) = self.held.oldest() {
             self.give_up(id, Count::ChainLate, out);
         }
     }
 
     /// A call that this node's process made.
-    fn sent(&mut self, mut call: Exchange, out: &mut Vec<Exchange>) {
+    fn sent(&mut self, mut call: Arc<Exchange>, out: &mut Vec<Arc<Exchange>>) {
         let asked = self.asked.remove(&call.ids.span).is_some();
         let parent = if self.given_up.remove(&call.ids.span).is_some() {
             Parent::None(Count::ChainLate)
@@ -196,16 +196,17 @@ impl Chains {
             Parent::None(why) => {
                 if matches!(why, Count::ChainSeveral | Count::ChainEnded | Count::ChainLost | Count::ChainNew) {
                     // What its header names is, or may be, the parent of its parent.
-                    call.ids.parent = None;
+                    Arc::make_mut(&mut call).ids.parent = None;
                 }
                 self.meter.add(why, 1);
                 self.release(call, out);
             }
             Parent::Is(span, trace) => {
-                call.ids.parent = Some(span);
+                let own = Arc::make_mut(&mut call);
+                own.ids.parent = Some(span);
                 match trace {
                     Some(trace) => {
-                        join(&mut call, trace);
+                        join(own, trace);
                         self.meter.add(Count::ChainCarried, 1);
                         self.release(call, out);
                     }
@@ -247,7 +248,7 @@ impl Chains {
     }
 
     /// A call that this node's process answered.
-    fn answered(&mut self, mut call: Exchange, out: &mut Vec<Exchange>) {
+    fn answered(&mut self, mut call: Arc<Exchange>, out: &mut Vec<Arc<Exchange>>) {
         let span = call.ids.span;
         let Operation::Http(Http { context, request_id, .. }) = &call.call.operation;
         if context.is_some() || request_id.is_some() {
@@ -264,7 +265,7 @@ impl Chains {
                 self.hold(call, Wait::Call(client), Count::ChainThread, out);
             }
             Upstream::Is(trace) => {
-                call.ids.trace = trace;
+                Arc::make_mut(&mut call).ids.trace = trace;
                 self.release_with(call, children, out);
             }
             Upstream::Known => self.release_with(call, children, out),
@@ -282,7 +283,7 @@ impl Chains {
     }
 
     /// Calls that were made on the errand that this answer ends; those that it does not prove go on alone.
-    fn children(&mut self, parent: &Exchange, out: &mut Vec<Exchange>) -> Vec<Exchange> {
+    fn children(&mut self, parent: &Exchange, out: &mut Vec<Arc<Exchange>>) -> Vec<Arc<Exchange>> {
         let Some(response) = parent.call.response else { return Vec::new() };
         let by = response.first.by;
         if by.errand.id() == 0 {
@@ -296,7 +297,7 @@ impl Chains {
                 Doubt::NONE if parent.call.pipelined => Count::ChainPipelined,
                 Doubt::NONE if !within || sent.by.tid != by.tid => Count::ChainMixed,
                 Doubt::NONE => {
-                    call.ids.parent = Some(parent.ids.span);
+                    Arc::make_mut(&mut call).ids.parent = Some(parent.ids.span);
                     proven.push(call);
                     continue;
                 }
@@ -308,7 +309,7 @@ impl Chains {
         proven
     }
 
-    fn hold(&mut self, call: Exchange, wait: Wait, proof: Count, out: &mut Vec<Exchange>) {
+    fn hold(&mut self, call: Arc<Exchange>, wait: Wait, proof: Count, out: &mut Vec<Arc<Exchange>>) {
         while self.held.len() >= MOST
             && let Some(id) = self.held.oldest()
         {
@@ -319,16 +320,18 @@ impl Chains {
     }
 
     /// A call has waited long enough.
-    fn give_up(&mut self, id: Id, why: Count, out: &mut Vec<Exchange>) {
+    fn give_up(&mut self, id: Id, why: Count, out: &mut Vec<Arc<Exchange>>) {
         let Some((mut call, wait)) = self.held.remove(id) else { return };
         if call.kind == Kind::Client {
-            call.ids.parent = None;
+            Arc::make_mut(&mut call).ids.parent = None;
             self.meter.add(why, 1);
         } else if let Wait::Call(client) = wait {
             // Both ends go on under the same trace id.
             if let Some(other) = self.held.id_of(client) {
                 self.give_up(other, why, out);
-                call.ids.trace = self.settled.get(&client).copied().unwrap_or(call.ids.trace);
+                if let Some(trace) = self.settled.get(&client) {
+                    Arc::make_mut(&mut call).ids.trace = *trace;
+                }
             } else if self.asked.remove(&client).is_none() {
                 self.given_up.insert(client, (), call.call.request.last_at);
             }
@@ -336,20 +339,21 @@ impl Chains {
         self.release(call, out);
     }
 
-    fn release_with(&mut self, call: Exchange, children: Vec<Exchange>, out: &mut Vec<Exchange>) {
+    fn release_with(&mut self, call: Arc<Exchange>, children: Vec<Arc<Exchange>>, out: &mut Vec<Arc<Exchange>>) {
         let trace = call.ids.trace;
         self.release(call, out);
         for mut child in children {
-            join(&mut child, trace);
+            join(Arc::make_mut(&mut child), trace);
             self.meter.add(Count::ChainThread, 1);
             self.release(child, out);
         }
     }
 
     /// Gives a call back whose ids are final, then all that waited for it.
-    fn release(&mut self, call: Exchange, out: &mut Vec<Exchange>) {
-        let mut ready = vec![call];
-        while let Some(call) = ready.pop() {
+    fn release(&mut self, call: Arc<Exchange>, out: &mut Vec<Arc<Exchange>>) {
+        let mut ready = Vec::new();
+        let mut next = Some(call);
+        while let Some(call) = next {
             let (span, trace) = (call.ids.span, call.ids.trace);
             let Operation::Http(Http { context, request_id, .. }) = &call.call.operation;
             match call.kind {
@@ -360,13 +364,14 @@ impl Chains {
                 Kind::Client | Kind::Server => {}
             }
             for Waiting { call: mut other, proof, .. } in self.held.take(&Wait::Call(span)) {
-                join(&mut other, trace);
+                join(Arc::make_mut(&mut other), trace);
                 if other.kind == Kind::Client {
                     self.meter.add(proof, 1);
                 }
                 ready.push(other);
             }
             out.push(call);
+            next = ready.pop();
         }
     }
 }

@@ -17,7 +17,7 @@ const APP: u32 = 712;
 struct Bench {
     chains: Chains,
     meter: Arc<Meter>,
-    out: Vec<Exchange>,
+    out: Vec<Arc<Exchange>>,
 }
 
 fn http(call: &mut Exchange) -> &mut Http {
@@ -97,7 +97,7 @@ impl Bench {
     }
 
     fn take(&mut self, call: &Exchange) {
-        self.chains.take(call.clone(), &mut self.out);
+        self.chains.take(Arc::new(call.clone()), &mut self.out);
     }
 
     /// The call as it was told.

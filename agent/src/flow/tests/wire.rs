@@ -201,7 +201,7 @@ impl Bench {
         self
     }
 
-    pub(super) fn calls(&self) -> &[Exchange] {
+    pub(super) fn calls(&self) -> &[Arc<Exchange>] {
         &self.out.calls
     }
 
