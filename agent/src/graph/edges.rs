@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 
 use super::edge::{Edge, Facts};
-use super::halves::{Found, Half, Halves};
+use super::halves::{Found, HalfRef, Halves};
 use super::node::{Key, KeyRef, Node, NodeRef};
 use crate::model::{EndedConnection, Exchange, Hosts, Kind, Operation, Role, Service};
 
@@ -93,42 +94,35 @@ impl Graph {
 
     /// Takes a call. One that its other end tells too waits for that, at most `wait_ns`.
     pub fn call(&mut self, exchange: &Exchange) {
-        let facts = Facts::of(exchange);
-        let own = NodeRef::own(&exchange.service);
-        let peer = NodeRef::peer(exchange);
-        let via = NodeRef::via(exchange);
         let Operation::Http(_) = &exchange.call.operation;
-        let protocol = "http";
         let (port, span) = match exchange.kind {
             Kind::Client => (exchange.connection.remote.port(), Some(exchange.ids.span)),
             Kind::Server => (exchange.connection.local.port(), exchange.ids.parent),
         };
-        self.now = self.now.max(facts.ended_at);
+        let half = HalfRef {
+            own: NodeRef::own(&exchange.service),
+            other: NodeRef::peer(exchange),
+            via: NodeRef::via(exchange),
+            protocol: "http",
+            port,
+            facts: Facts::of(exchange),
+        };
+        self.now = self.now.max(half.facts.ended_at);
         match span.filter(|_| exchange.mirror.is_some()) {
-            None => self.count(key(&facts, own, peer, protocol, port), via, &facts, &[facts]),
-            Some(span) => {
-                let half = || Half {
-                    own: own.owned(),
-                    other: peer.owned(),
-                    via: via.map(NodeRef::owned),
-                    protocol,
-                    port,
-                    facts,
-                };
-                match self.halves.take(span, half) {
-                    Found::Nothing => {}
-                    Found::Waiting(first) if first.facts.kind == exchange.kind => {
-                        self.count(first.key(), first.via(), &first.facts, &[first.facts]);
-                        self.count(key(&facts, own, peer, protocol, port), via, &facts, &[facts]);
-                    }
-                    Found::Waiting(first) => self.count_both(&first, &half()),
-                    Found::Counted(first) => {
-                        if let Some(edge) = self.edges.get_mut(&first.key()) {
-                            edge.observe(&facts);
-                        }
+            None => self.count_one(half),
+            Some(span) => match self.halves.take(span, half) {
+                Found::Nothing => {}
+                Found::Waiting(first) if first.facts.kind == exchange.kind => {
+                    self.count_one(first.borrow());
+                    self.count_one(half);
+                }
+                Found::Waiting(first) => self.count_both(first.borrow(), half),
+                Found::Counted(first) => {
+                    if let Some(edge) = self.edges.get_mut(&first.borrow().key()) {
+                        edge.observe(&half.facts);
                     }
                 }
-            }
+            },
         }
         self.count_overdue();
     }
@@ -173,25 +167,27 @@ impl Graph {
     fn count_overdue(&mut self) {
         while let Some(half) = self.halves.overdue(self.now) {
             self.unpaired += 1;
-            self.count(half.key(), half.via(), &half.facts, &[half.facts]);
+            self.count_one(half.borrow());
         }
     }
 
-    fn count_both(&mut self, first: &Half, second: &Half) {
+    fn count_one(&mut self, half: HalfRef<'_>) {
+        self.count(half.key(), half.via, &half.facts, &[half.facts]);
+    }
+
+    fn count_both(&mut self, first: HalfRef<'_>, second: HalfRef<'_>) {
         let (client, server) = if first.facts.kind == Kind::Client { (first, second) } else { (second, first) };
         // Each end knows itself best; where it does not, the other one may.
-        let known = |own: &Half, told: &Half| {
-            if !own.own.borrow().is_service() && told.other.borrow().is_service() {
-                told.other.clone()
-            } else {
-                own.own.clone()
-            }
-        };
-        let (from, to): (Node, Node) = (known(client, server), known(server, client));
-        let key = KeyRef { client: from.borrow(), server: to.borrow(), protocol: server.protocol, port: server.port };
+        let (mut from, mut to) = (client.own, server.own);
+        if !from.is_service() && server.other.is_service() {
+            from = server.other;
+        }
+        if !to.is_service() && client.other.is_service() {
+            to = client.other;
+        }
+        let key = KeyRef { client: from, server: to, protocol: server.protocol, port: server.port };
         let joined = Facts::joined(&client.facts, &server.facts);
-        let via = client.via().or_else(|| server.via());
-        self.count(key, via, &joined, &[client.facts, server.facts]);
+        self.count(key, client.via.or(server.via), &joined, &[client.facts, server.facts]);
     }
 
     fn count(&mut self, key: KeyRef<'_>, via: Option<NodeRef<'_>>, facts: &Facts, told: &[Facts]) {
@@ -206,14 +202,13 @@ impl Graph {
     }
 
     fn edge(&mut self, key: KeyRef<'_>) -> &mut Edge {
-        if !self.edges.contains_key(&key) {
-            if self.edges.len() >= self.most() {
-                self.fold();
-            }
-            self.edges.insert(key.owned(), Edge::default());
+        if self.edges.len() >= self.most() && !self.edges.contains_key(&key) {
+            self.fold();
         }
-        // It is there; if it were not, it would be one of the others.
-        self.edges.get_mut(&key).unwrap_or(&mut self.other)
+        match self.edges.entry_ref(&key) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(new) => new.insert_with_key(key.owned(), Edge::default()),
+        }
     }
 
     /// Folds the smallest tenth into `other`.
@@ -237,21 +232,13 @@ impl Graph {
     }
 }
 
-impl Half {
+impl<'a> HalfRef<'a> {
     /// The edge that this half alone would be counted on.
-    pub(super) fn key(&self) -> KeyRef<'_> {
-        key(&self.facts, self.own.borrow(), self.other.borrow(), self.protocol, self.port)
+    fn key(&self) -> KeyRef<'a> {
+        let (client, server) = match self.facts.kind {
+            Kind::Client => (self.own, self.other),
+            Kind::Server => (self.other, self.own),
+        };
+        KeyRef { client, server, protocol: self.protocol, port: self.port }
     }
-
-    fn via(&self) -> Option<NodeRef<'_>> {
-        self.via.as_ref().map(Node::borrow)
-    }
-}
-
-fn key<'a>(facts: &Facts, own: NodeRef<'a>, peer: NodeRef<'a>, protocol: &'static str, port: u16) -> KeyRef<'a> {
-    let (client, server) = match facts.kind {
-        Kind::Client => (own, peer),
-        Kind::Server => (peer, own),
-    };
-    KeyRef { client, server, protocol, port }
 }

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::edge::Facts;
-use super::node::Node;
+use super::node::{Node, NodeRef};
 
 /// The client's span id: both halves know it.
 pub(super) type Span = [u8; 8];
@@ -23,6 +23,32 @@ pub(super) struct Half {
     pub protocol: &'static str,
     pub port: u16,
     pub facts: Facts,
+}
+
+/// A [`Half`], borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HalfRef<'a> {
+    pub own: NodeRef<'a>,
+    pub other: NodeRef<'a>,
+    pub via: Option<NodeRef<'a>>,
+    pub protocol: &'static str,
+    pub port: u16,
+    pub facts: Facts,
+}
+
+impl Half {
+    pub(super) fn borrow(&self) -> HalfRef<'_> {
+        let Self { own, other, via, protocol, port, facts } = self;
+        let via = via.as_ref().map(Node::borrow);
+        HalfRef { own: own.borrow(), other: other.borrow(), via, protocol, port: *port, facts: *facts }
+    }
+}
+
+impl HalfRef<'_> {
+    fn owned(self) -> Half {
+        let Self { own, other, via, protocol, port, facts } = self;
+        Half { own: own.owned(), other: other.owned(), via: via.map(NodeRef::owned), protocol, port, facts }
+    }
 }
 
 #[derive(Debug)]
@@ -59,16 +85,15 @@ impl Halves {
     }
 
     /// Looks for the other half; if it is not there, this one waits.
-    pub(super) fn take(&mut self, span: Span, half: impl FnOnce() -> Half) -> Found {
+    pub(super) fn take(&mut self, span: Span, half: HalfRef<'_>) -> Found {
         if let Some(found) = self.waiting.remove(&span) {
             return if found.counted { Found::Counted(found.half) } else { Found::Waiting(found.half) };
         }
         if self.order.len() > 2 * self.limit {
             self.order.retain(|(_, span)| self.waiting.contains_key(span));
         }
-        let half = half();
         self.order.push_back((half.facts.ended_at, span));
-        self.waiting.insert(span, Waiting { half, counted: false });
+        self.waiting.insert(span, Waiting { half: half.owned(), counted: false });
         Found::Nothing
     }
 

@@ -25,7 +25,7 @@ pub(super) enum Node {
 /// A [`Node`], borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum NodeRef<'a> {
-    Service(&'a str, Option<&'a str>),
+    Service(&'a Arc<str>, Option<&'a Arc<str>>),
     Address(IpAddr),
     Host(&'a str),
     Unknown,
@@ -34,7 +34,7 @@ pub(super) enum NodeRef<'a> {
 impl Node {
     pub(super) fn borrow(&self) -> NodeRef<'_> {
         match self {
-            Self::Service(name, namespace) => NodeRef::Service(name, namespace.as_deref()),
+            Self::Service(name, namespace) => NodeRef::Service(name, namespace.as_ref()),
             Self::Address(address) => NodeRef::Address(*address),
             Self::Host(name) => NodeRef::Host(name),
             Self::Unknown => NodeRef::Unknown,
@@ -52,7 +52,7 @@ impl<'a> NodeRef<'a> {
         match service.evidence {
             Evidence::Unknown => None,
             Evidence::External => service.name.strip_prefix("external:").map(Self::Host),
-            _ => Some(Self::Service(&service.name, service.namespace.as_deref())),
+            _ => Some(Self::Service(&service.name, service.namespace.as_ref())),
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> NodeRef<'a> {
 
     pub(super) fn owned(self) -> Node {
         match self {
-            Self::Service(name, namespace) => Node::Service(name.into(), namespace.map(Into::into)),
+            Self::Service(name, namespace) => Node::Service(Arc::clone(name), namespace.cloned()),
             Self::Address(address) => Node::Address(address),
             Self::Host(name) => Node::Host(name.into()),
             Self::Unknown => Node::Unknown,

@@ -102,10 +102,13 @@ impl Failures {
         if self.rise.errors == 0 {
             return None;
         }
-        if self.services.len() >= SERVICES && !self.services.contains_key(name) {
-            return None;
+        if !self.services.contains_key(name) {
+            if self.services.len() >= SERVICES {
+                return None;
+            }
+            self.services.insert(Arc::clone(name), Service::default());
         }
-        Some(self.services.entry(Arc::clone(name)).or_default())
+        self.services.get_mut(name)
     }
 
     /// A call ended; `now`: `CLOCK_MONOTONIC` nanoseconds.
