@@ -205,14 +205,26 @@ impl Image {
         if owner.tid != owner.tgid || self.aliases.contains(&owner.comm) {
             return true;
         }
-        let Some(name) = comm(&owner.comm) else { return true };
         let facts = self.facts.as_ref();
         let known = [
             self.announced.as_ref().and_then(|announced| announced.comm.as_deref()),
             facts.and_then(|facts| facts.comm.as_deref()),
             facts.and_then(|facts| facts.executable_name.as_deref()).map(cut),
         ];
-        known.contains(&Some(&*name))
+        // As it stands, which is nearly always so, before it is made a text of.
+        let noted = owner.comm.split(|&byte| byte == 0).next();
+        if known.iter().any(|name| name.is_some_and(|name| Some(name.as_bytes()) == noted)) {
+            return true;
+        }
+        comm(&owner.comm).is_none_or(|name| known.contains(&Some(&*name)))
+    }
+
+    /// The service that was made of it, for a port that rules name or any other.
+    pub(super) fn made(&self, port: Option<u16>) -> Option<&Arc<Service>> {
+        match port {
+            None => self.service.as_ref(),
+            Some(port) => self.ports.iter().find(|(known, _)| *known == port).map(|(_, service)| service),
+        }
     }
 
     /// Whether this image was started in the cgroup that the kernel noted of a socket's holder, as far as both are

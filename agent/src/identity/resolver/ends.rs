@@ -93,26 +93,25 @@ impl Resolver {
 
     /// Fills in who made a call, and who is at its other end where that is proven to be on this node.
     pub fn name(&mut self, exchange: &mut Exchange) {
-        let connection = Arc::clone(&exchange.connection);
+        let (connection, mirror) = (&*exchange.connection, exchange.mirror.as_deref());
         let (request, response) = (exchange.call.request.first.at, exchange.call.response.map(|it| it.first.at));
         let answered = response.unwrap_or(request);
         let server = exchange.kind == Kind::Server;
         // When `by` did what it did: a server's child may be younger than the request.
         let (here, there) = if server { (answered, request) } else { (request, answered) };
         self.sent(connection.cookie, exchange.by);
-        exchange.service = self.end(&connection, exchange.by, server, here);
-        exchange.peer = exchange.mirror.as_ref().and_then(|mirror| {
+        let service = self.end(connection, exchange.by, server, here);
+        let proven = mirror.and_then(|mirror| {
             let by = self.ends.get(mirror.cookie).map(|end| end.by).unwrap_or_default();
             let service = self.end(mirror, by, !server, there);
             (service.evidence != Evidence::Unknown).then_some(service)
         });
-        if exchange.peer.is_none() {
-            exchange.peer = self.far(&connection, !server);
-        }
-        exchange.via = exchange.mirror.as_ref().and_then(|mirror| {
-            let (client, answering) = if server { (&**mirror, &*connection) } else { (&*connection, &**mirror) };
+        let peer = proven.or_else(|| self.far(connection, !server));
+        let via = mirror.and_then(|mirror| {
+            let (client, answering) = if server { (mirror, connection) } else { (connection, mirror) };
             (client.remote != answering.local).then(|| self.called(client))
         });
+        (exchange.service, exchange.peer, exchange.via) = (service, peer, via);
     }
 
     /// By what name the client of a connection whose address was translated called its server.

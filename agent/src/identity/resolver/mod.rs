@@ -266,11 +266,20 @@ impl Resolver {
 
     /// The process that used the socket itself: it ran at `at` under this number.
     fn user(&mut self, owner: &Owner, at: u64, port: Option<u16>) -> Option<Arc<Service>> {
-        let pid = owner.tgid;
-        let known = self.processes.get(pid).and_then(|lineage| {
+        let (pid, ruled) = (owner.tgid, self.ruled(port));
+        let Self { processes, registry, .. } = self;
+        let image = processes.get(pid).and_then(|lineage| {
             lineage.used = lineage.used.max(at);
-            lineage.at(at).map(|image| image.goes_by(owner))
+            lineage.at(at)
         });
+        let known = image.as_ref().map(|image| image.goes_by(owner));
+        if known == Some(true)
+            && let Some(image) = image
+            && let Some(service) = image.made(ruled)
+        {
+            image.lines.iter().for_each(|line| registry.touch(*line, at));
+            return Some(Arc::clone(service));
+        }
         match known {
             Some(true) => {}
             // Another name than the image's: it renamed itself, or a record was lost.
@@ -332,18 +341,17 @@ impl Resolver {
         None
     }
 
+    /// A port that rules ask for.
+    fn ruled(&self, port: Option<u16>) -> Option<u16> {
+        port.filter(|&port| self.settings.rules.iter().any(|rule| rule.when.port == Some(port)))
+    }
+
     /// The service of the image of `pid` at `at`.
     fn named(&mut self, pid: u32, at: u64, port: Option<u16>) -> Option<Arc<Service>> {
-        let port = port.filter(|&port| self.settings.rules.iter().any(|rule| rule.when.port == Some(port)));
+        let port = self.ruled(port);
         let image = self.processes.get(pid)?.at(at)?;
-        let made = match port {
-            None => image.service.as_ref(),
-            Some(port) => image.ports.iter().find(|(known, _)| *known == port).map(|(_, service)| service),
-        };
-        if let Some(service) = made {
-            for line in &image.lines {
-                self.registry.touch(*line, at);
-            }
+        if let Some(service) = image.made(port) {
+            image.lines.iter().for_each(|line| self.registry.touch(*line, at));
             return Some(service.clone());
         }
         self.learn(pid, at);
