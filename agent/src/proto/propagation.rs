@@ -96,6 +96,11 @@ pub(crate) struct Propagation {
 }
 
 impl Propagation {
+    /// A header of this name may be one that is taken: all of them begin so.
+    pub(crate) fn may_take(name: &[u8]) -> bool {
+        matches!(name, [b'x' | b'X' | b't' | b'T' | b'b' | b'B' | b'u' | b'U', ..])
+    }
+
     /// Takes a header, surrounding whitespace already off its value. `cut`: the value is only the beginning.
     pub(crate) fn add(&mut self, name: &[u8], value: &[u8], cut: bool) {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
@@ -257,6 +262,7 @@ mod tests {
     fn read(list: &[(&str, &str)]) -> (Option<(u128, u64, u8)>, bool) {
         let mut headers = Propagation::default();
         for (name, value) in list {
+            assert!(Propagation::may_take(name.as_bytes()), "{name}");
             headers.add(name.as_bytes(), value.as_bytes(), false);
         }
         let plain = |context: TraceContext| {

@@ -48,7 +48,8 @@ pub(super) enum Framing {
 pub(super) struct Fields {
     length: Length,
     coding: Coding,
-    propagation: Propagation,
+    /// Trace headers, where there may be some: most heads have none, and every head is moved about.
+    propagation: Option<Box<Propagation>>,
     /// What hops said of the request's way, where they did.
     pub(super) way: Option<Box<Forwarded>>,
     /// `Expect: 100-continue`.
@@ -99,7 +100,8 @@ impl Fields {
                 self.add_coding(value, cut);
                 self.comes(CODING, value.eq_ignore_ascii_case(b"chunked"));
             }
-            _ => self.propagation.add(name, value, cut),
+            _ if Propagation::may_take(name) => self.propagation.get_or_insert_default().add(name, value, cut),
+            _ => {}
         }
     }
 
@@ -164,17 +166,17 @@ impl Fields {
 
     /// The trace context, by the precedence of [`Propagation`].
     pub(super) fn context(&self) -> Option<TraceContext> {
-        self.propagation.context()
+        self.propagation.as_ref()?.context()
     }
 
     /// Keyed hash of what names the request itself.
     pub(super) fn request_id(&self) -> Option<u64> {
-        self.propagation.request_id()
+        self.propagation.as_ref()?.request_id()
     }
 
     /// There was a trace header that had to be ignored.
     pub(super) fn context_ignored(&self) -> bool {
-        self.propagation.ignored()
+        self.propagation.as_ref().is_some_and(|told| told.ignored())
     }
 }
 
