@@ -12,21 +12,30 @@ const FIXED64: u32 = 1;
 const BYTES: u32 = 2;
 const FIXED32: u32 = 5;
 
+/// A varint, of which nearly all here are one byte.
+fn number(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else {
+        encode_varint(value, out);
+    }
+}
+
 fn key(out: &mut Vec<u8>, tag: u32, kind: u32) {
-    encode_varint(u64::from(tag << 3 | kind), out);
+    number(out, u64::from(tag << 3 | kind));
 }
 
 /// A length-delimited field: `bytes`, `string`, or a message that is encoded already.
 pub(super) fn bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
     key(out, tag, BYTES);
-    encode_varint(value.len() as u64, out);
+    number(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
 /// The head of a length-delimited field whose `len` bytes the caller writes next.
 pub(super) fn head(out: &mut Vec<u8>, tag: u32, len: usize) {
     key(out, tag, BYTES);
-    encode_varint(len as u64, out);
+    number(out, len as u64);
 }
 
 /// Bytes that a length-delimited field of `len` bytes takes, for tags below 16.
@@ -37,7 +46,7 @@ pub(super) fn field_len(len: usize) -> usize {
 /// A varint field.
 pub(super) fn varint(out: &mut Vec<u8>, tag: u32, value: u64) {
     key(out, tag, VARINT);
-    encode_varint(value, out);
+    number(out, value);
 }
 
 /// A `fixed64` field.
