@@ -2,7 +2,7 @@
 //! of it and a word about what is missing.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -210,6 +210,33 @@ fn a18_a_full_disk_for_the_store() -> Result<()> {
     let prepare = format!("mount -t tmpfs -o size=256k none {disk} && head -c 250000 /dev/zero > {disk}/filler");
     let output = sees(in_mounts(&prepare, &arguments)?, &scratch, port)?;
     ensure!(output.contains(&disk), "nothing is said about it:\n{output}");
+    Ok(())
+}
+
+/// A name service that never answers holds up neither start, nor reload, nor end; what has no address yet is said.
+#[test]
+fn a15_a_name_service_that_is_dead() -> Result<()> {
+    let _node = Agent::none()?;
+    let scratch = Scratch::new("deaf")?;
+    let deaf = UdpSocket::bind("127.0.13.77:53")?;
+    // The system's resolver waits longer than this test does for anything.
+    let file = scratch.write("resolv.conf", "nameserver 127.0.13.77\noptions timeout:30 attempts:2\n")?;
+    let (mut arguments, port) = arguments(&scratch)?;
+    arguments.push("--set=otlp.endpoint=http://collector.weir.example:4317".to_owned());
+    let prepare = format!("mount --bind {} /etc/resolv.conf", file.display());
+    let mut process = ready(in_mounts(&prepare, &arguments)?, &scratch, port)?;
+    let mut question = [0; 512];
+    deaf.set_read_timeout(Some(LIMIT))?;
+    let length = deaf.recv(&mut question)?;
+    ensure!(question[..length].windows(9).any(|part| part == b"collector"), "another name was asked for");
+    let socket = scratch.join("control.sock");
+    let said = process::say(agent::command(&socket)?.arg("reload"), LIMIT)?;
+    ensure!(said.code == 0, "{}", said.err);
+    ensure!(load::curl(&["-f", &format!("http://127.0.0.1:{port}/healthz")]).is_ok(), "not alive");
+    let ended = process.terminate(LIMIT)?;
+    let output = process.output()?;
+    ensure!(ended.success(), "{output}");
+    ensure!(output.contains("the OTLP endpoint is not on the allow-list"), "nothing is said about it:\n{output}");
     Ok(())
 }
 

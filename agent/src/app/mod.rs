@@ -272,6 +272,7 @@ impl Agent {
     /// Ends it in order: programs' records are drained, running calls are told as `in_flight`, what waits is exported.
     pub async fn stop(self) {
         self.core.feeds.stop();
+        self.core.blocks.stop();
         self.precedence.end();
         // A thread that is gone already can't be told.
         let _ = self.core.asks.send(Ask::Stop);
@@ -441,7 +442,8 @@ impl Core {
 
     fn snapshot(&self) -> Snapshot {
         let own = stats::own();
-        let mut connections: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
+        // None is a number too: a panel of shares needs it.
+        let mut connections: std::collections::BTreeMap<_, u64> = [(("plaintext", ""), 0)].into();
         let open = self.connections().unwrap_or_default().into_iter().map(|open| open.connection);
         for row in open.filter(|row| !row.own) {
             let key = (row.visibility.as_str(), row.visibility.reason().unwrap_or_default());

@@ -55,6 +55,9 @@ impl Core {
             return Err(Refused::Part(refused.into()));
         }
         // From here on nothing can be refused.
+        let blocks = Arc::clone(&self.blocks);
+        // Names that had no address by now are waited for beside it.
+        drop(tokio::task::spawn_blocking(move || blocks.look_around()));
         self.feeds.configure(new);
         if old.traces.chains != new.traces.chains {
             let on = self.half().chains(new.traces.chains);

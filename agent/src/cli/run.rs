@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -9,9 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::live;
-use super::screen::Screen;
+use super::screen::{Screen, coloured};
 use crate::app::{self, Agent, SetLog, Viewer};
 use crate::config::{Loaded, Sources};
+
+/// How long what waits for others may go on when the agent has ended.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Runs the agent in the foreground
 #[derive(Debug, Args)]
@@ -70,6 +74,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Output::Json => live::start(live::Form::Json)?,
     };
     let ended = runtime.block_on(serve(loaded, sources, viewer, set_log));
+    // Whoever still waits for a name service that is dead is not waited for.
+    runtime.shutdown_timeout(GRACE);
     // The agent is gone and with it who sends lines: what waits is written.
     if let Some(writer) = writer {
         let _ = writer.join();
@@ -86,7 +92,7 @@ fn filter(directives: &str) -> EnvFilter {
 fn log(loaded: &Loaded) -> SetLog {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+        .with_ansi(coloured(&std::io::stderr()))
         .with_target(false)
         .with_env_filter(filter(&loaded.settings.log))
         .with_filter_reloading();

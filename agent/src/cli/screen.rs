@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{IsTerminal as _, stdout},
+    io::{IsTerminal, stdout},
 };
 
 use crate::model::shown::cut;
@@ -16,17 +16,15 @@ const WIDTH: usize = 100;
 pub(super) struct Screen {
     /// Columns.
     pub(super) width: usize,
-    /// Whether colours are wanted: on a terminal, without `NO_COLOR`.
+    /// Whether colours are wanted: [`coloured`].
     pub(super) colours: bool,
 }
 
 impl Screen {
     pub(super) fn of_stdout() -> Self {
         let terminal = stdout().is_terminal();
-        // https://no-color.org: any value but an empty one.
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let columns = terminal.then(of_terminal).flatten();
-        Self { width: columns.unwrap_or(WIDTH).max(40), colours: terminal && !refused }
+        Self { width: columns.unwrap_or(WIDTH).max(40), colours: coloured(&stdout()) }
     }
 
     /// For tables: nothing is cut where there is no terminal, since what reads them there looks for whole names.
@@ -38,6 +36,17 @@ impl Screen {
     pub(super) fn paint(self, colour: Colour, text: &str) -> String {
         if self.colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
     }
+}
+
+/// Whether colours are wanted there: on a terminal that knows them, without `NO_COLOR` (<https://no-color.org>: any value
+/// but an empty one).
+pub(super) fn coloured(to: &impl IsTerminal) -> bool {
+    to.is_terminal() && !is_dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The terminal obeys nothing but line ends.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

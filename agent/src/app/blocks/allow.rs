@@ -2,9 +2,10 @@
 //! anew every 15 s: addresses, gateways, resolvers and names change.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use crate::identity::kube::State;
 use crate::policy::check::World;
 use crate::policy::prefix::Prefix;
 
+use super::names::Names;
 use super::session::Session;
 
 /// Ssh clients that are remembered at once; of more, the first one is forgotten.
@@ -52,8 +54,9 @@ pub(super) struct Allowed {
 }
 
 impl Allowed {
-    /// Reads what this node says of itself: addresses, gateways, resolvers, the API server and the OTLP endpoint.
-    pub(super) fn gather(settings: &Settings) -> Self {
+    /// Reads what this node says of itself: addresses, gateways, resolvers, the API server and the OTLP endpoint. Names
+    /// that have no address after `patience` are left out, and told as not resolved.
+    pub(super) fn gather(settings: &Settings, names: &Names, patience: Duration) -> Self {
         let mut out = Self {
             entries: Vec::new(),
             prometheus: settings.prometheus.map(|address| address.port()),
@@ -74,7 +77,7 @@ impl Allowed {
             out.take(Prefix::host(address), address.is_loopback(), "a DNS resolver of this node");
         }
         if let Ok(host) = std::env::var("KUBERNETES_SERVICE_HOST") {
-            out.resolve(&host, "the Kubernetes API server");
+            out.resolve(&host, "the Kubernetes API server", names.of(&host, patience));
         }
         let otlp = settings.otlp.iter();
         let endpoints = otlp
@@ -86,7 +89,8 @@ impl Allowed {
                 Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
                 _ => authority,
             };
-            out.resolve(host.trim_matches(['[', ']']), "the OTLP endpoint");
+            let host = host.trim_matches(['[', ']']);
+            out.resolve(host, "the OTLP endpoint", names.of(host, patience));
         }
         out
     }
@@ -105,18 +109,14 @@ impl Allowed {
         self.entries.push(Entry { prefix, soft, what, saved: 0.into() });
     }
 
-    fn resolve(&mut self, host: &str, what: &'static str) {
-        match (host, 0).to_socket_addrs() {
-            Ok(found) => {
-                for address in found {
-                    let address = address.ip().to_canonical();
-                    self.take(Prefix::host(address), address.is_loopback(), what);
-                }
-            }
-            Err(error) => {
-                self.unresolved.push(what);
-                tracing::debug!(%error, host, what, "its address is not known");
-            }
+    fn resolve(&mut self, host: &str, what: &'static str, found: Option<Vec<IpAddr>>) {
+        let Some(found) = found else {
+            self.unresolved.push(what);
+            tracing::debug!(host, what, "its address is not known");
+            return;
+        };
+        for address in found {
+            self.take(Prefix::host(address), address.is_loopback(), what);
         }
     }
 

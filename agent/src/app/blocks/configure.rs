@@ -8,7 +8,7 @@ use super::allow::Allowed;
 use super::breaker::Threshold;
 use super::failures::Rise;
 use super::sources::replace;
-use super::{Blocks, Book, Refused, arrival};
+use super::{Blocks, Book, LATE, Refused, SOON, arrival};
 use crate::clock;
 use crate::config::Settings;
 use crate::identity::kube::State;
@@ -18,7 +18,7 @@ use crate::policy::rule::{Mode, Rule, Source};
 impl Blocks {
     /// Takes over a configuration's rules, mode and circuit breaker in the name of `who`, all of it or nothing.
     pub(in crate::app) fn configure(&self, who: &str, settings: &Settings) -> Result<(), Refused> {
-        let fresh = Allowed::gather(settings);
+        let fresh = Allowed::gather(settings, &self.names, SOON);
         // What it takes to enforce is made ready before anybody has to wait for it.
         let ready = self.ready(Mode::from(settings.mode));
         let mut book = self.book();
@@ -81,7 +81,7 @@ impl Blocks {
     /// Gathers the allow-list anew: to be called every now and then, where it may wait for names to be resolved.
     pub(in crate::app) fn look_around(&self) {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fresh = Allowed::gather(&settings);
+        let fresh = Allowed::gather(&settings, &self.names, LATE);
         let book = self.book();
         if self.in_force.renew(fresh) {
             allow(&book);

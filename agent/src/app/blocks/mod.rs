@@ -19,6 +19,7 @@ mod judged;
 mod list;
 mod log;
 mod mode;
+mod names;
 mod radius;
 mod refused;
 mod said;
@@ -30,6 +31,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::clock;
 use crate::config::Settings;
@@ -47,10 +49,15 @@ use document::document;
 use failures::Failures;
 use in_force::InForce;
 use log::Log;
+use names::Names;
 pub(super) use refused::Refused;
 
 /// How long a rule holds that came by the control socket without a time.
 const TTL: &str = "1h";
+/// How long start and reload wait for the addresses of names on the allow-list; later ones come with the next look around.
+const SOON: Duration = Duration::from_millis(500);
+/// How long a look around waits for them.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Drop decisions of this node.
 pub(super) struct Blocks {
@@ -72,13 +79,16 @@ pub(super) struct Blocks {
     failures: Mutex<Failures>,
     /// The configuration, as far as the allow-list follows from it.
     settings: Mutex<Settings>,
+    /// Addresses of the names in it.
+    names: Names,
 }
 
 impl Blocks {
     /// Takes the configuration's rules, all of them or none.
     pub(super) fn new(settings: &Settings) -> Result<Self, Refused> {
         let set = RuleSet::new()?;
-        let allowed = Allowed::gather(settings);
+        let names = Names::of_system();
+        let allowed = Allowed::gather(settings, &names, SOON);
         let in_force = Arc::new(InForce::new(set, allowed, Breaker::new(threshold(settings))));
         let book = Book {
             in_force: Arc::clone(&in_force),
@@ -106,6 +116,7 @@ impl Blocks {
             asker: Mutex::default(),
             failures: Mutex::new(Failures::new(rise(settings))),
             settings: Mutex::new(settings.clone()),
+            names,
         };
         blocks.configure("config", settings)?;
         Ok(blocks)
@@ -121,6 +132,11 @@ impl Blocks {
 
     fn crowd(&self) -> MutexGuard<'_, Crowd> {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent ends: nobody waits for names any more.
+    pub(super) fn stop(&self) {
+        self.names.close();
     }
 
     /// Rules have changed: it is told to those who look.
