@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -31,8 +32,11 @@ use crate::export::settings::Node;
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 32;
 
-/// Pages written at a time; a scrape beyond is told to come again.
+/// Pages written at a time; one that waits for its scraper to read does not count. Further ones wait for their turn.
 const PAGES: usize = 2;
+
+/// Longest wait for a turn; then a scrape is told to come again.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Bytes of a piece of the page, and pieces that may wait for a slow scraper.
 const PIECE: usize = 64 * 1024;
@@ -144,7 +148,7 @@ impl Desk {
             return response;
         }
         match request.uri().path() {
-            "/metrics" => self.metrics(request),
+            "/metrics" => self.metrics(request).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.ready().await {
                 Ok(()) => text(StatusCode::OK, "ok\n"),
@@ -160,13 +164,10 @@ impl Desk {
         asked.unwrap_or_else(|_| Err("it could not be asked".to_owned()))
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Response<Stream> {
+    async fn metrics(&self, request: &Request<Incoming>) -> Response<Stream> {
         let said = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let format = Format::negotiate(said(header::ACCEPT));
         let gzip = accepts_gzip(said(header::ACCEPT_ENCODING));
-        let Ok(permit) = Arc::clone(&self.pages).try_acquire_owned() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "other scrapes are being answered\n");
-        };
         let mut response = Response::new(Stream::Whole(None));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -175,14 +176,18 @@ impl Desk {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if request.method() == Method::GET {
+            let turn = tokio::time::timeout(TURN, Arc::clone(&self.pages).acquire_owned()).await;
+            let Ok(Ok(turn)) = turn else {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "other scrapes are being answered\n");
+            };
             let (to, stream) = mpsc::channel(PIECES);
             let page = Arc::clone(&self.page);
-            let out = Pieces { to, open: Vec::with_capacity(PIECE), runtime: Handle::current() };
+            let (turn, pages) = (Some(turn), Arc::clone(&self.pages));
+            let out = Pieces { to, open: Vec::with_capacity(PIECE), runtime: Handle::current(), turn, pages };
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = page.write(format, gzip, out) {
                     tracing::debug!(%error, "Prometheus page: a scraper left early");
                 }
-                drop(permit);
             });
             *response.body_mut() = Stream::Pieces(stream);
         }
@@ -223,12 +228,24 @@ struct Pieces {
     to: mpsc::Sender<Piece>,
     open: Vec<u8>,
     runtime: Handle,
+    /// Held while the page is being written, and by nobody whose scraper does not read.
+    turn: Option<OwnedSemaphorePermit>,
+    pages: Arc<Semaphore>,
 }
 
 impl Pieces {
     fn send(&mut self, piece: Piece) -> io::Result<()> {
+        let piece = match self.to.try_send(piece) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(piece)) => piece,
+            Err(TrySendError::Closed(_)) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        self.turn = None;
         let sent = self.runtime.block_on(self.to.send_timeout(piece, PATIENCE));
-        sent.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+        sent.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
+        // Whoever has a turn ends, or gives it back here.
+        self.turn = self.runtime.block_on(Arc::clone(&self.pages).acquire_owned()).ok();
+        Ok(())
     }
 
     fn finish(mut self) -> io::Result<()> {
