@@ -1,10 +1,10 @@
 //! The gate: its tables, and its programs, which are loaded when they are first asked for and attached only while the
 //! node enforces.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
@@ -58,7 +58,7 @@ pub enum GateError {
         why: String,
     },
     /// A pin can't be made.
-    #[error("pinning the gate at {}", path.display())]
+    #[error("pinning the gate at {}: {source}", path.display())]
     Pin {
         /// The file.
         path: PathBuf,
@@ -236,7 +236,7 @@ impl Gate {
         };
         // Said once; tried again when the gate is attached anew.
         self.unpinnable = true;
-        fs::create_dir_all(&self.pins).map_err(at(&self.pins))?;
+        folder(&self.pins).map_err(at(&self.pins))?;
         // Steps too: a map of programs is emptied when nobody holds it from outside.
         let pinned = self.named().try_for_each(|(object, name)| {
             let path = self.pins.join(name);
@@ -401,12 +401,37 @@ fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-/// Removes pins; what is not there is gone already.
-fn remove(pins: &Path) {
-    for name in PINS {
-        let _ = fs::remove_file(pins.join(name));
+/// Makes the folder of the pins. Where a bpffs is mounted with mode 1777 anybody may have taken its name: in a folder of
+/// somebody else's, or behind a link, the gate would be theirs to take away.
+fn folder(pins: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(pins) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match holder(pins)? {
+            None => Ok(()),
+            Some(who) => Err(io::Error::other(format!(
+                "user {who} has taken this name; remove it, and mount {BPFFS} with mode=0700"
+            ))),
+        },
+        made => made,
     }
-    let _ = fs::remove_dir(pins);
+}
+
+/// Who else has the name of the pins' folder. `None`: it is a folder of this user's that nobody else may write to.
+fn holder(pins: &Path) -> io::Result<Option<u32>> {
+    let found = fs::symlink_metadata(pins)?;
+    // SAFETY: no arguments, always succeeds.
+    let own = unsafe { libc::geteuid() };
+    Ok((!found.is_dir() || found.uid() != own || found.mode() & 0o022 != 0).then(|| found.uid()))
+}
+
+/// Removes pins; what is not there is gone already. Of what somebody else put there, no more than a link or an empty
+/// folder is removed.
+fn remove(pins: &Path) {
+    if matches!(holder(pins), Ok(None)) {
+        for name in PINS {
+            let _ = fs::remove_file(pins.join(name));
+        }
+    }
+    let _ = fs::remove_file(pins).or_else(|_| fs::remove_dir(pins));
 }
 
 /// A program that is loaded; it is loaded where it is not yet.
@@ -425,4 +450,39 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::programs::ProgramFd,
         Err(error) => return Err(why(super::load::told(&error))),
     }
     program.fd().and_then(|fd| fd.try_clone().map_err(ProgramError::IOError)).map_err(|error| why(chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn pins_go_into_a_folder_of_ones_own_only() {
+        let base = std::env::temp_dir().join(format!("weir-pins-{}", std::process::id()));
+        fs::create_dir_all(base.join("theirs")).unwrap();
+        let pins = base.join("weir-1");
+        // New, and left behind by an agent that was killed.
+        for _ in 0..2 {
+            folder(&pins).unwrap();
+            assert_eq!(fs::symlink_metadata(&pins).unwrap().mode() & 0o777, 0o700);
+        }
+        fs::write(pins.join("link_0"), "").unwrap();
+        remove(&pins);
+        assert!(!pins.exists());
+        // Behind a link: nothing there is touched, and the link gives way.
+        fs::write(base.join("theirs/link_0"), "").unwrap();
+        symlink(base.join("theirs"), &pins).unwrap();
+        assert!(folder(&pins).unwrap_err().to_string().contains("has taken this name"));
+        remove(&pins);
+        assert!(fs::symlink_metadata(&pins).is_err() && base.join("theirs/link_0").exists());
+        // A folder that others may write to.
+        fs::create_dir(&pins).unwrap();
+        fs::write(pins.join("kept"), "").unwrap();
+        fs::set_permissions(&pins, fs::Permissions::from_mode(0o777)).unwrap();
+        remove(&pins);
+        assert!(folder(&pins).is_err() && pins.join("kept").exists());
+        fs::remove_dir_all(&base).unwrap();
+    }
 }

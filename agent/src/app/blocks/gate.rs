@@ -125,7 +125,7 @@ fn fill(gate: &mut Gate, set: &RuleSet, allowed: &Allowed) -> Result<(), GateErr
 /// Keeps the gate beyond the agent's death where a rule asks for it. Without a bpffs its rules end with the agent.
 fn outlive(gate: &mut Gate, set: &RuleSet) {
     if let Err(error) = gate.outlive(set.outlives()) {
-        tracing::warn!(%error, seconds = GRACE_NS / 1_000_000_000, "should the agent die, its rules end then; mount a bpffs at /sys/fs/bpf, then rules with an end hold until then");
+        tracing::warn!(%error, seconds = GRACE_NS / 1_000_000_000, "should the agent die, its rules end then; with a bpffs at /sys/fs/bpf, best mounted with mode=0700, rules with an end hold until then");
     }
 }
 

@@ -41,7 +41,7 @@ impl Blocks {
                 "gate without an agent",
                 Standing::Degraded,
                 format!("should the agent die, rules with an end hold for {} s only", GRACE_NS / 1_000_000_000),
-                "mount -t bpf bpf /sys/fs/bpf, then `weir mode monitor` and `weir mode enforce`",
+                "mount -t bpf -o mode=0700 bpf /sys/fs/bpf (the log says what else is in the way), then `weir mode monitor` and `weir mode enforce`",
             ));
         }
         if damaged > 0 {
