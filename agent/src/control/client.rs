@@ -113,6 +113,13 @@ impl Client {
     }
 
     fn bad(&self, source: io::Error) -> Error {
+        // What the kernel calls "try again" is that nothing came in time.
+        let source = match source.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, format!("nothing came within {} s", PATIENCE.as_secs()))
+            }
+            _ => source,
+        };
         Error::Answer { path: self.path.clone(), source }
     }
 

@@ -169,6 +169,9 @@ async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let bad = |text: &str| body::error(StatusCode::BAD_REQUEST, text);
     let change = if let Some(id) = rule(&path) {
+        if !query.is_empty() {
+            return bad(&format!("{path} takes no parameters"));
+        }
         Change::Remove(id.to_owned())
     } else {
         let bytes = match Limited::new(request.into_body(), RULE).collect().await {
@@ -189,8 +192,10 @@ async fn change(context: &Context, caller: Caller, request: Request<Incoming>) -
             ("/v1/blocks", "") => Change::Add(value),
             ("/v1/blocks", "dry_run" | "dry_run=1") => Change::Rehearse(value),
             ("/v1/mode", "") => match value.get("mode").and_then(serde_json::Value::as_str) {
-                Some(mode) => Change::Mode(mode.to_owned()),
-                None => return bad("write {\"mode\":\"monitor\"} or {\"mode\":\"enforce\"}"),
+                Some(mode) if value.as_object().is_some_and(|written| written.len() == 1) => {
+                    Change::Mode(mode.to_owned())
+                }
+                _ => return bad("write {\"mode\":\"monitor\"} or {\"mode\":\"enforce\"}"),
             },
             _ => return bad("the only parameter is dry_run of /v1/blocks"),
         }
@@ -245,7 +250,13 @@ impl Calls {
                     let number = value.parse().ok().filter(|number| *number <= LAST_MOST);
                     last = Some(number.ok_or_else(|| format!("last: write a number up to {LAST_MOST}"))?);
                 }
-                "follow" => calls.follow = matches!(value.as_str(), "" | "1" | "true"),
+                "follow" => {
+                    calls.follow = match value.as_str() {
+                        "" | "1" | "true" => true,
+                        "0" | "false" => false,
+                        _ => return Err("follow: write 1 or 0".to_owned()),
+                    }
+                }
                 _ => {
                     if !calls.filter.set(&name, &value, now).map_err(|error| error.to_string())? {
                         return Err(format!("there is no parameter `{name}`"));
@@ -332,11 +343,13 @@ mod tests {
         assert_eq!(calls, Calls { filter, last: 7, follow: true });
         assert_eq!(Calls::parse("").unwrap(), Calls { filter: Filter::default(), last: 100, follow: false });
         assert_eq!(Calls::parse("follow=1").unwrap().last, 0);
+        assert_eq!(Calls::parse("follow=0").unwrap(), Calls::parse("").unwrap());
         for (query, said) in [
             ("last=many", "last: write a number up to 1000000"),
             ("last=1000001", "last: write a number up to 1000000"),
             ("lasd=1", "there is no parameter `lasd`"),
             ("status=x", "status: write 404, 5xx or 4xx,5xx"),
+            ("follow=maybe", "follow: write 1 or 0"),
         ] {
             assert_eq!(Calls::parse(query).unwrap_err(), said);
         }

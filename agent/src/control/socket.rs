@@ -57,6 +57,10 @@ impl Holder {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed("making its folder"))?;
         }
+        // Looked at first: a wrong path must not leave a lock beside somebody's file.
+        if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+            return Err(Error::NotASocket(path.to_owned()));
+        }
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         // Nobody else may open it: who can read a file can lock it, and would keep the agent from starting. Nor may it
@@ -86,10 +90,7 @@ impl Holder {
         let written =
             lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(failed("writing its lock"))?;
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.file_type().is_socket() => Err(Error::NotASocket(path.to_owned())),
-            _ => Ok(Self { path: path.to_owned(), lock }),
-        }
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// The socket's path.
