@@ -74,7 +74,11 @@ pub(super) fn otel(
                 "METRICS_TEMPORALITY_PREFERENCE" => put(&["temporality"], text(&value.to_ascii_lowercase())),
                 "PROTOCOL" => put(&["protocol"], text(value)),
                 "COMPRESSION" => put(&["compression"], text(value)),
-                "TIMEOUT" => put(&["timeout"], text(&format!("{value}ms"))),
+                "TIMEOUT" => {
+                    if let Some(time) = milliseconds(value, &place, problems) {
+                        put(&["timeout"], text(&time));
+                    }
+                }
                 "CERTIFICATE" => put(&["certificate"], text(value)),
                 "CLIENT_CERTIFICATE" => put(&["client_certificate"], text(value)),
                 "CLIENT_KEY" => put(&["client_key"], text(value)),
@@ -84,7 +88,11 @@ pub(super) fn otel(
             continue;
         }
         match name.as_str() {
-            "OTEL_METRIC_EXPORT_INTERVAL" => put(&["interval"], text(&format!("{value}ms"))),
+            "OTEL_METRIC_EXPORT_INTERVAL" => {
+                if let Some(time) = milliseconds(value, &place, problems) {
+                    put(&["interval"], text(&time));
+                }
+            }
             "OTEL_TRACES_EXPORTER" if value == "none" => put(&["traces"], text("false")),
             "OTEL_METRICS_EXPORTER" if value == "none" => put(&["metrics"], text("false")),
             "OTEL_LOGS_EXPORTER" if value == "none" => put(&["logs"], text("false")),
@@ -97,6 +105,15 @@ pub(super) fn otel(
             _ => {}
         }
     }
+}
+
+/// A standard variable's time, a bare number, as a time of ours.
+fn milliseconds(value: &str, place: &Place, problems: &mut Vec<Problem>) -> Option<String> {
+    if value.parse::<u64>().is_err() {
+        problems.push(Problem::new(place, format!("`{value}` is not a number of milliseconds; write 10000 for 10 s")));
+        return None;
+    }
+    Some(format!("{value}ms"))
 }
 
 /// A variable's signal, where it is about one, and the rest of its name. Endpoints and the temporality have keys beside

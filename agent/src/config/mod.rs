@@ -113,7 +113,9 @@ impl Sources {
             Err(error) => {
                 let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
                 let line = good.split(|byte| *byte == b'\n').count();
-                let place = Place::File { path: path.as_path().into(), line: line as u32, column: 1 };
+                let begun = good.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+                let column = String::from_utf8_lossy(begun).chars().count() + 1;
+                let place = Place::File { path: path.as_path().into(), line: line as u32, column: column as u32 };
                 problems.push(Problem::new(&place, "is not UTF-8 here"));
                 return None;
             }

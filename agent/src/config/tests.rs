@@ -122,7 +122,7 @@ fn grammar_mistakes_have_places() {
         ["bad.yaml:2:1: a second document; a configuration is one document"]
     );
     assert_eq!(said("key", "? [a]\n: 1\n"), ["bad.yaml:1:3: a key must be a word"]);
-    assert_eq!(said("utf8", b"log: {}\n# \xff\n"), ["bad.yaml:2:1: is not UTF-8 here"]);
+    assert_eq!(said("utf8", b"log: {}\n# \xff\n"), ["bad.yaml:2:3: is not UTF-8 here"]);
     let open = said("open", "otlp: {endpoint: x\n");
     assert!(open.len() == 1 && open[0].starts_with("bad.yaml:"), "{open:?}");
 }
@@ -421,5 +421,27 @@ fn hosts_are_named_by_address_and_port() {
             "bad.yaml:4:15: `hosts[1].services`: port 80 is named twice",
             "bad.yaml:4:15: `hosts[1].services`: \"\" is no usable name: 1 to 255 bytes without control characters",
         ]
+    );
+}
+
+/// `deploy/weir.yaml` holds every key, with its default: who reads it knows all there is.
+#[test]
+fn the_example_holds_every_key_with_its_default() {
+    let text = include_str!("../../../deploy/weir.yaml");
+    let (written, none) = (load("example", text, &[], &[]).unwrap(), load("example-none", "", &[], &[]).unwrap());
+    let list = |loaded: &Loaded| loaded.effective.json().as_array().unwrap().clone();
+    for (one, other) in list(&written).iter().zip(list(&none)) {
+        assert_eq!((&one["key"], &one["value"]), (&other["key"], &other["value"]));
+        assert_ne!(one["from"], "default", "{} is not in deploy/weir.yaml", one["key"]);
+    }
+    assert_eq!(list(&written).len(), list(&none).len());
+    assert!(written.warnings.is_empty(), "{:?}", written.warnings);
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_in_messages() {
+    assert_eq!(
+        said("obeyed", "kernel: {\"a\\e[31mb\": 1}"),
+        ["bad.yaml:1:10: unknown key `a\u{fffd}[31mb`; known: ring, window, cgroup"]
     );
 }
