@@ -168,3 +168,15 @@ fn the_example_configuration_is_good() {
     let output = weir(&["config", "check", path]);
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
+
+/// Where output can't go, that is said where it can be; nothing panics.
+#[test]
+fn a_full_disk_behind_stdout_and_stderr() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let binary = || Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = binary().args(["config", "schema"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "weir: writing to stdout: No space left on device (os error 28)\n");
+    let status = binary().args(["config", "check", "/nonexistent"]).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}

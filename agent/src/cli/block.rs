@@ -25,7 +25,9 @@ pub(super) struct Arguments {
 enum What {
     Add(Box<Add>),
     List(List),
+    /// Removes a rule; what it refused passes from then on
     Remove(One),
+    /// Shows a rule, which of the kept calls it meets, and which rules win over it
     Explain(One),
 }
 
@@ -129,7 +131,7 @@ struct List {
     agent: Agent,
 }
 
-/// A rule by its id
+// A rule by its id.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let call: serde_json::Value = serde_json::from_str(&line)?;
         match (Line::of_json(&call), call.get("missed").and_then(serde_json::Value::as_u64)) {
             (Some(line), _) => print::text(&(line.show(screen) + "\n"))?,
-            (None, Some(missed)) => eprintln!("weir: {missed} calls came faster than they could be shown"),
+            (None, Some(missed)) => print::said(&format!("weir: {missed} calls came faster than they could be shown")),
             (None, None) => {}
         }
     }

@@ -51,14 +51,14 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
             // The file alone: what the environment of whoever checks it says does not belong to it.
             let loaded = Sources { file: Some(file.clone()), ..Sources::default() }.load()?;
             for warning in &loaded.warnings {
-                eprintln!("{warning}");
+                print::said(&warning.to_string());
             }
             print::text(&format!("{}: good\n", file.display()))
         }
         What::Show { config, set, json } => {
             let loaded = Sources::of_process(config, set).load()?;
             for warning in &loaded.warnings {
-                eprintln!("{warning}");
+                print::said(&warning.to_string());
             }
             if json { print::document(&loaded.effective.json()) } else { print::text(&loaded.effective.yaml()) }
         }

@@ -2,7 +2,7 @@
 //! costs lines and not calls.
 
 use std::{
-    io::{BufWriter, Write, stdout},
+    io::{BufWriter, ErrorKind, Write, stdout},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,7 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::{line::Line, screen::Screen};
+use super::{line::Line, print, screen::Screen};
 use crate::{app::Viewer, model::json::CallJson};
 
 /// Lines that wait for stdout; beyond it they are left out and counted.
@@ -47,6 +47,7 @@ pub(super) fn start(form: Form) -> std::io::Result<(Option<Viewer>, Option<JoinH
 /// Writes until nobody sends any more. A reader that went away is no reason to stop watching.
 fn write(lines: &Receiver<String>, missed: &AtomicU64) {
     let mut out = BufWriter::new(stdout());
+    let mut failed = false;
     while let Ok(mut line) = lines.recv() {
         loop {
             let _ = writeln!(out, "{line}");
@@ -55,10 +56,17 @@ fn write(lines: &Receiver<String>, missed: &AtomicU64) {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        let _ = out.flush();
+        // What a full disk does not take waits in the buffer, and then is lost: that is said.
+        match out.flush() {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe && !failed => {
+                failed = true;
+                tracing::warn!(%error, "calls can't be written to stdout; weir calls has them");
+            }
+            written => failed = failed && written.is_err(),
+        }
         let missed = missed.swap(0, Relaxed);
         if missed > 0 {
-            eprintln!("weir: {missed} calls came faster than they could be shown; weir calls has them");
+            print::said(&format!("weir: {missed} calls came faster than they could be shown; weir calls has them"));
         }
     }
 }

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if print::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", message(&error));
+            print::said(&message(&error));
             ExitCode::from(code(&error))
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let answer = arguments.agent.change("POST", "/v1/reload", None)?;
     for warning in answer.get("warnings").and_then(Value::as_array).into_iter().flatten() {
-        eprintln!("{}", warning.as_str().unwrap_or_default());
+        print::said(warning.as_str().unwrap_or_default());
     }
     print::text("configuration taken over\n")
 }
