@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use weir_tests::agent::{self, Agent};
 use weir_tests::peers::load;
 use weir_tests::peers::nginx::Nginx;
@@ -237,6 +238,39 @@ fn a15_a_name_service_that_is_dead() -> Result<()> {
     let output = process.output()?;
     ensure!(ended.success(), "{output}");
     ensure!(output.contains("the OTLP endpoint is not on the allow-list"), "nothing is said about it:\n{output}");
+    Ok(())
+}
+
+/// Signals that come while programs are loaded interrupt the verifier, and must not keep the agent from starting or ending.
+#[test]
+fn a10_signals_while_it_starts() -> Result<()> {
+    let _node = Agent::none()?;
+    let scratch = Scratch::new("early")?;
+    let (arguments, port) = arguments(&scratch)?;
+    let mut command = Command::new(place::weir()?);
+    let process = &mut Process::start(
+        {
+            command.args(arguments);
+            command
+        },
+        "weir",
+        &scratch,
+    )?;
+    let status = format!("/proc/{}/status", process.pid());
+    // Bit 0 of what is caught: SIGHUP, which would end it before.
+    wait::until(LIMIT, "a handler of signals", || {
+        let text = fs::read_to_string(&status)?;
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+        Ok(caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).filter(|mask| mask & 1 == 1))
+    })?;
+    let socket = scratch.join("control.sock");
+    wait::until(3 * LIMIT, "a ready agent", || {
+        process.signal(Signal::HUP)?;
+        Ok(process::say(agent::command(&socket)?.arg("stats"), LIMIT)?.code.eq(&0).then_some(()))
+    })?;
+    ensure!(load::curl(&["-f", &format!("http://127.0.0.1:{port}/healthz")]).is_ok(), "not alive");
+    let ended = process.terminate(LIMIT)?;
+    ensure!(ended.success(), "{}", process.output()?);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod line;
 mod live;
 mod man;
 mod mode;
+mod notify;
 mod print;
 mod reload;
 mod rows;

@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::live;
 use super::screen::{Screen, coloured};
+use super::{live, notify};
 use crate::app::{self, Agent, SetLog, Viewer};
 use crate::config::{Loaded, Sources};
 
@@ -68,6 +68,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    hold_signals();
     let (viewer, writer) = match output {
         Output::None => (None, None),
         Output::Live => live::start(live::Form::Line(Screen::of_stdout()))?,
@@ -81,6 +82,22 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         let _ = writer.join();
     }
     ended
+}
+
+/// Leaves signals to the runtime's threads. The verifier gives up with EAGAIN when one waits for the thread that loads a
+/// program; loading is then tried again with the verifier's log on, which takes minutes: an agent that is told to end while
+/// it starts would not.
+fn hold_signals() {
+    // SAFETY: a set of signals is plain data; it is emptied before it is used.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is alive, the signals exist, and the former mask is not asked for.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 /// What is written. The Kubernetes client calls each try that fails an error; the agent says once what it means.
@@ -112,6 +129,7 @@ async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>, log: Se
     let mut hangup = signal(SignalKind::hangup()).context("handling SIGHUP")?;
     let agent = Agent::start(loaded, sources, viewer, log).await?;
     tracing::info!(ready_ms = begun.elapsed().as_millis() as u64, "watching");
+    notify::tell(notify::READY);
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -119,6 +137,7 @@ async fn serve(loaded: Loaded, sources: Sources, viewer: Option<Viewer>, log: Se
             _ = hangup.recv() => reload(&agent.core()).await,
         }
     }
+    notify::tell(notify::STOPPING);
     agent.stop().await;
     Ok(())
 }
