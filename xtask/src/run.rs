@@ -89,11 +89,13 @@ pub(crate) fn build_dist() -> Result<()> {
 
 fn built(profile: &str, binary: &Path) -> Result<()> {
     let begin = Instant::now();
-    shell::run(
-        Command::new("cargo")
-            .args(["build", "--quiet", "--profile", profile, "--package", "weir"])
-            .current_dir(repo::root()),
-    )?;
+    let mut command = Command::new("cargo");
+    command.args(["build", "--profile", profile, "--package", "weir"]).current_dir(repo::root());
+    // The first time takes minutes: whoever looks on sees how far it is.
+    if !std::io::stderr().is_terminal() || binary.exists() {
+        command.arg("--quiet");
+    }
+    shell::run(&mut command)?;
     eprintln!("build: {} ({:.1} s)", binary.display(), begin.elapsed().as_secs_f32());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -77,7 +77,8 @@ fn apt_get(arguments: &[&str], packages: &BTreeSet<&str>) -> Result<()> {
     if arguments.contains(&"install") {
         command.args(packages);
     }
-    shell::run(&mut command)
+    // A line for each step of each package says nothing to whoever waits; errors go to stderr.
+    shell::run(command.stdout(Stdio::null()))
 }
 
 /// Keeps newly installed services from starting, by the hook that Debian has for it.
