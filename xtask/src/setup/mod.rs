@@ -9,6 +9,8 @@ mod crowdsec;
 mod golang;
 mod jaeger;
 mod kubernetes;
+mod kwok;
+mod module;
 mod mounts;
 mod peers;
 pub(crate) mod pins;
@@ -114,6 +116,7 @@ fn pieces(stage: Stage) -> Vec<Piece> {
         pieces.extend(collector::pieces());
         pieces.extend(jaeger::pieces());
         pieces.extend(kubernetes::pieces());
+        pieces.extend(kwok::pieces());
     }
     pieces
 }

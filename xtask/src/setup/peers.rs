@@ -23,6 +23,12 @@ pub(crate) fn pieces() -> Vec<Piece> {
             check: Box::new(check_node),
             install: Install::Own(install_node),
         },
+        Piece {
+            name: "OpenTelemetry for Java".to_owned(),
+            why: "an application that tells its calls itself".to_owned(),
+            check: Box::new(check_java_agent),
+            install: Install::Own(install_java_agent),
+        },
     ]
 }
 
@@ -100,5 +106,31 @@ fn install_node() -> Result<()> {
             .args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--prefix"])
             .arg(&node)
             .args(packages),
+    )
+}
+
+/// Where OpenTelemetry's agent for Java is, and what it is called there.
+fn java_agent() -> Result<(PathBuf, String)> {
+    let (artifact, version) = pins::JAVA_AGENT;
+    let name = artifact.rsplit(':').next().unwrap_or(artifact);
+    Ok((repo::cache()?.join("java"), format!("{name}-{version}.jar")))
+}
+
+fn check_java_agent() -> Result<(), String> {
+    let (folder, file) = java_agent().map_err(|error| error.to_string())?;
+    let path = folder.join(file);
+    let said = shell::output(Command::new("java").arg("-jar").arg(&path)).map_err(|error| format!("{error:#}"))?;
+    let (_, version) = pins::JAVA_AGENT;
+    if said.trim() == version { Ok(()) } else { Err(format!("{} says {}", path.display(), said.trim())) }
+}
+
+fn install_java_agent() -> Result<()> {
+    let (artifact, version) = pins::JAVA_AGENT;
+    let (folder, _) = java_agent()?;
+    shell::run(
+        Command::new("mvn")
+            .args(["--quiet", "--batch-mode", pins::MAVEN_COPY])
+            .arg(format!("-Dartifact={artifact}:{version}:jar"))
+            .arg(format!("-DoutputDirectory={}", folder.display())),
     )
 }

@@ -33,6 +33,7 @@ pub(crate) const DEBIAN: &[Debian] = &[
     test("npm", &["npm", "--version"], "installs undici"),
     test("python3-venv", &["python3", "-c", "import ensurepip, venv"], "Python servers and clients"),
     test("default-jdk-headless", &["javac", "-version"], "Java server and client"),
+    test("maven", &["mvn", "--version"], "fetches OpenTelemetry's agent for Java"),
     test("openssl", &["openssl", "version"], "TLS that must not be mistaken for HTTP"),
     test("systemd", &["systemd-socket-activate", "--help"], "opens sockets for others"),
     test("util-linux", &["nsenter", "--version"], "pid namespaces"),
@@ -146,6 +147,12 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
     ("zope.interface", "8.7"),
 ];
 
+/// OpenTelemetry's agent for Java: its artifact of Maven, and its version.
+pub(crate) const JAVA_AGENT: (&str, &str) = ("io.opentelemetry.javaagent:opentelemetry-javaagent", "2.20.1");
+
+/// What copies an artifact out of Maven's repository.
+pub(crate) const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy";
+
 /// Packages of npm.
 pub(crate) const NODE: &[(&str, &str)] = &[("undici", "6.21.0")];
 
@@ -154,6 +161,9 @@ pub(crate) const COLLECTOR_BUILDER: (&str, &str) = ("go.opentelemetry.io/collect
 
 /// Kubernetes; all that belongs to it is pinned by the go.mod and go.sum of `tests/kubernetes/node`.
 pub(crate) const KUBERNETES: &str = "1.34.4";
+
+/// Nodes and pods without kubelets.
+pub(crate) const KWOK: (&str, &str) = ("sigs.k8s.io/kwok", "v0.8.0");
 
 /// Jaeger 2 (its module is still numbered as 1).
 pub(crate) const JAEGER: (&str, &str) = ("github.com/jaegertracing/jaeger", "v1.76.0");
