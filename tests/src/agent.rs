@@ -6,10 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::call::Call;
 use crate::ledger::{Ledger, Page};
@@ -57,6 +58,7 @@ pub struct Agent {
     scratch: Scratch,
     /// Name of the network namespace that it runs in, where that is not the tests'.
     network: Option<String>,
+    ready: Duration,
     _node: Option<Node>,
 }
 
@@ -126,19 +128,36 @@ impl Agent {
         let wrapper: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
         let process = launch(&wrapper, &all, &scratch)?;
         let network = network.map(str::to_owned);
-        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, network, _node: node };
+        let ready = Duration::ZERO;
+        let mut agent = Self { process, settings: all, wrapper, metrics, scratch, network, ready, _node: node };
         agent.wait_ready()?;
         Ok(agent)
     }
 
+    /// From its start until it said that it captures: before it knows who holds what was there already.
+    #[must_use]
+    pub fn ready(&self) -> Duration {
+        self.ready
+    }
+
     fn wait_ready(&mut self) -> Result<()> {
+        let begin = Instant::now();
         wait::until(START, "a ready agent", || {
             if let Some(status) = self.process.ended()? {
                 bail!("the agent ended with {status}:\n{}", self.process.output()?);
             }
             Ok(self.get("/readyz").ok().filter(|(status, _)| *status == 200).map(drop))
         })
-        .with_context(|| self.process.output().unwrap_or_default())
+        .with_context(|| self.process.output().unwrap_or_default())?;
+        self.ready = begin.elapsed();
+        wait::until(START, "what is older than the agent to be known", || {
+            let (status, report) = ask(&self.socket(), "GET", "/v1/doctor", "")?;
+            ensure!(status == 200, "/v1/doctor answered {status}");
+            let report: Value = serde_json::from_str(&report)?;
+            let rows = report["rows"].as_array().context("no rows")?;
+            let row = rows.iter().find(|row| row["subject"] == "older sockets").context("no row of older sockets")?;
+            Ok((row["standing"] != "unknown").then_some(()))
+        })
     }
 
     /// Writes its configuration file anew; it is read at the next reload.
@@ -215,14 +234,14 @@ impl Agent {
     }
 
     /// `weir ARGS --json` of one document.
-    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let said = self.say(&[arguments, &["--json"]].concat())?;
         ensure!(said.code == 0, "weir {arguments:?} ended with {}: {}", said.code, said.err);
         serde_json::from_str(&said.out).with_context(|| format!("weir {arguments:?} said {}", said.out))
     }
 
     /// `weir ARGS --json` of a document a line.
-    pub fn lines(&self, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+    pub fn lines(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         let said = self.say(&[arguments, &["--json"]].concat())?;
         ensure!(said.code == 0, "weir {arguments:?} ended with {}: {}", said.code, said.err);
         said.out.lines().map(|line| serde_json::from_str(line).with_context(|| format!("the line {line}"))).collect()
@@ -269,11 +288,10 @@ impl Agent {
     }
 
     /// Live connections with this port at either end, once the ones that are closed have gone.
-    pub fn connections(&self, port: u16) -> Result<Vec<serde_json::Value>> {
+    pub fn connections(&self, port: u16) -> Result<Vec<Value>> {
         let tail = format!(":{port}");
-        let of_port = |line: &serde_json::Value| {
-            let end =
-                |name: &str| line.get(name).and_then(serde_json::Value::as_str).is_some_and(|end| end.ends_with(&tail));
+        let of_port = |line: &Value| {
+            let end = |name: &str| line.get(name).and_then(Value::as_str).is_some_and(|end| end.ends_with(&tail));
             end("local") || end("remote")
         };
         let mut last = Vec::new();

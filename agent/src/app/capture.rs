@@ -1,13 +1,14 @@
 //! The capturing thread: ring → flow → identity. It owns all three, so that process and connection records meet in the
 //! order in which the kernel wrote them.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
 use std::time::Duration;
 
 use crate::clock::{self, Offset};
 use crate::flow::{Chains, Output, Worker};
-use crate::identity::{Counts, Heard, Resolver, Seen};
+use crate::identity::{Counts, Heard, Resolver, Seen, Sockets};
 use crate::kernel::ring::Reader;
 use crate::kernel::tables::Foreign;
 use crate::meter::{Count, Meter};
@@ -17,6 +18,7 @@ use crate::proto::dns::{self, Nothing};
 use weir_common::record::{Dns, Way};
 
 use super::blocks::{Blocks, groups::Known};
+use super::older::Older;
 use super::precedence::Precedence;
 use super::refusals::Refusals;
 
@@ -92,6 +94,7 @@ pub(super) struct Capture {
     pub known: Known,
     pub refusals: Refusals,
     pub precedence: Arc<Precedence>,
+    pub older: Arc<Older>,
 }
 
 impl Capture {
@@ -99,9 +102,7 @@ impl Capture {
     pub(super) fn run(mut self) {
         self.precedence.join();
         let mut out = Output::default();
-        if let Err(error) = self.resolver.look() {
-            tracing::warn!(%error, "sockets older than the agent have no owner until they send");
-        }
+        let mut older = self.resolver.look().map_err(|error| self.older.tell(Err(error))).ok();
         let (mut ticked, mut measured) = (0, 0);
         loop {
             self.precedence.round();
@@ -112,6 +113,10 @@ impl Capture {
                 && let Ok(calls) = self.returned.try_recv()
             {
                 out.spare.extend(calls);
+            }
+            if let Some(found) = older.as_ref().and_then(arrived) {
+                older = None;
+                self.find(found);
             }
             let records = self.drain(&mut out);
             for cookie in out.foreign.drain(..) {
@@ -145,8 +150,20 @@ impl Capture {
         self.send(Batch { calls, ..Batch::default() });
     }
 
+    /// Takes what was found of sockets older than the agent.
+    fn find(&mut self, found: io::Result<Sockets>) {
+        let Self { resolver, worker, known, .. } = self;
+        if let Ok(found) = &found {
+            resolver.found(found);
+            worker.correct(|connection| resolver.older(connection));
+        }
+        self.older.tell(found);
+        // Rules that name identities hold for who was found, too.
+        known.renamed();
+    }
+
     fn drain(&mut self, out: &mut Output) -> usize {
-        let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, .. } = self;
+        let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, older, .. } = self;
         if blocks.identities(known) {
             // Where no rule names an identity there is nobody to tell.
             let now = clock::monotonic_ns();
@@ -158,7 +175,10 @@ impl Capture {
             for (place, service) in listening {
                 blocks.listener(known, place, &service);
             }
-            blocks.told(known);
+            // Who asked for a rule waits until it holds for all that is there.
+            if older.is_over() {
+                blocks.told(known);
+            }
         }
         let mut segments = 0;
         let records = reader.drain(meter, |event| {
@@ -194,7 +214,7 @@ impl Capture {
                     let sender = sends.then(|| resolver.process(told.owner.tgid, told.head.at)).flatten();
                     if told.owner.tgid == 0 {
                         // Its network namespace is needed to end the connection.
-                        told.owner.tgid = resolver.found(told.head.conn).unwrap_or_default();
+                        told.owner.tgid = resolver.holds(told.head.conn).unwrap_or_default();
                     }
                     refusals.add(&told, blocks.refused(&told, clock.unix_ns(told.head.at), sender.as_deref()));
                 }
@@ -294,6 +314,15 @@ impl Capture {
             }
             Ask::Stop => {}
         }
+    }
+}
+
+/// What a look at sockets found, once it is over.
+fn arrived(look: &Receiver<io::Result<Sockets>>) -> Option<io::Result<Sockets>> {
+    match look.try_recv() {
+        Ok(found) => Some(found),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the look ended early"))),
     }
 }
 

@@ -9,6 +9,7 @@ mod instrumented;
 mod judge;
 mod kubernetes;
 mod memory;
+mod older;
 mod precedence;
 mod refusals;
 mod reload;
@@ -46,6 +47,7 @@ use feeds::Feeds;
 use judge::Bench;
 pub use judge::Viewer;
 pub use memory::one_heap;
+use older::Older;
 use precedence::Precedence;
 pub use stats::{ProgramRow, Row, Stats};
 
@@ -137,6 +139,7 @@ pub struct Core {
     feeds: Feeds,
     exported: Arc<Ledger>,
     kubernetes: Option<Arc<Watch>>,
+    older: Arc<Older>,
     loaded: Mutex<Loaded>,
     sources: Sources,
     log: SetLog,
@@ -168,11 +171,10 @@ impl Agent {
         let redactor = Redactor::new(&translate::redact(settings))?;
         let blocks = Arc::new(Blocks::new(settings)?);
         let mut resolver = Resolver::new(translate::identity(settings))?;
-        let (meter, clock) = (Arc::new(Meter::default()), Arc::new(Offset::new()));
+        let (meter, clock, older) = (Arc::new(Meter::default()), Arc::new(Offset::new()), Arc::new(Older::default()));
         let recent = recent(settings, &meter)?;
         let metrics = Arc::new(Metrics::new(Bound::default()));
-        let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
-        let graph = Arc::new(Mutex::new(graph));
+        let graph = empty_graph(settings);
         let exported = Arc::new(Ledger::default());
         relate(&metrics, &graph);
         metrics.sample(Sampler::new(settings.traces.sample));
@@ -209,6 +211,7 @@ impl Agent {
             known: blocks::groups::Known::default(),
             refusals: refusals::Refusals::default(),
             precedence: Arc::clone(&precedence),
+            older: Arc::clone(&older),
         };
         let judge = judge::Judge {
             batches: judged,
@@ -244,6 +247,7 @@ impl Agent {
             blocks,
             exported,
             kubernetes,
+            older,
             loaded: Mutex::new(loaded),
             sources,
             log,
@@ -297,6 +301,12 @@ impl Agent {
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::Thread)
+}
+
+/// Who calls whom: nobody yet.
+fn empty_graph(settings: &Settings) -> Arc<Mutex<Graph>> {
+    let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
+    Arc::new(Mutex::new(graph))
 }
 
 /// The store of recent calls.
@@ -412,6 +422,7 @@ impl Core {
         let mut report = doctor::examine(&self.facts, Some(&self.half().verdicts));
         let programs = report.rows.iter().rposition(|row| row.section == "program").map_or(0, |at| at + 1);
         report.rows.splice(programs..programs, self.blocks.doctor());
+        report.rows.push(self.older.row());
         report.rows.extend(self.kubernetes.iter().flat_map(|watch| kubernetes::rows(&watch.state)));
         report
     }

@@ -79,12 +79,16 @@ impl Live {
 
     /// It was announced again, by somebody who may know more.
     pub(super) fn learn(&mut self, opened: &Opened) {
-        let told = role(opened.role);
-        if self.connection.role == Role::Unknown && told != Role::Unknown {
-            Arc::make_mut(&mut self.connection).role = told;
+        self.correct(opened.owner, role(opened.role));
+    }
+
+    /// More became known of who holds it, and of which end it is.
+    pub(super) fn correct(&mut self, owner: Owner, role: Role) {
+        if self.connection.role == Role::Unknown && role != Role::Unknown {
+            Arc::make_mut(&mut self.connection).role = role;
         }
-        if opened.owner.known > self.connection.owner.known {
-            Arc::make_mut(&mut self.connection).owner = opened.owner;
+        if owner.known > self.connection.owner.known {
+            Arc::make_mut(&mut self.connection).owner = owner;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_common::conn::Known;
+use weir_common::conn::{Known, Owner};
 use weir_common::errand::Errand;
 use weir_common::record::{Closed, Ended, Head, Opened};
 
@@ -205,6 +205,17 @@ impl Worker {
                 live.tick(now, &mut self.desk.work());
                 self.desk.settle(live, out);
                 self.desk.list(live);
+            }
+        }
+    }
+
+    /// Asks of every connection whether more has become known of who holds it, and of which end it is.
+    pub fn correct(&mut self, mut known: impl FnMut(&Connection) -> Option<(Owner, Role)>) {
+        for cookie in self.table.cookies() {
+            if let Some(live) = self.table.get_mut(cookie)
+                && let Some((owner, role)) = known(&live.connection)
+            {
+                live.correct(owner, role);
             }
         }
     }

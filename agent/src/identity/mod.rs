@@ -19,4 +19,4 @@ pub use names::Heard;
 pub use registry::Seen;
 pub use resolver::{Counts, Resolver};
 pub use rules::{Rule, Settings, SettingsError, When};
-pub use sockets::{Socket, Sockets, look};
+pub use sockets::{Socket, Sockets, begin, look};

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use weir_common::conn::{Known, Owner, Role};
 use weir_common::record::{FLAG_MIDWAY, Opened};
@@ -16,7 +17,7 @@ use crate::model::{self, Connection, Evidence, Exchange, Kind, Service, Thread};
 /// What is known of a socket beside its announcement.
 #[derive(Clone, Debug, Default)]
 pub(super) struct End {
-    /// Who held it, and which end it was, when [`Resolver::look`] saw it.
+    /// Who held it, and which end it was, when a look saw it.
     /// Few connections are older than the agent, and there is one of these for each that there is.
     found: Option<Box<(Owner, model::Role)>>,
     /// Thread that was last seen to send on it.
@@ -26,10 +27,18 @@ pub(super) struct End {
 }
 
 impl Resolver {
-    /// Looks at the sockets that are there already; to be done once, when the kernel half is attached. Blocks as
-    /// [`look`](super::super::look) does, and is not needed for what is opened later.
-    pub fn look(&mut self) -> io::Result<Sockets> {
-        let found = sockets::look(&self.settings.proc)?;
+    /// Begins to look at the sockets that are there already; to be done once, when the kernel half is attached. What it
+    /// finds goes to [`Self::found`]. Not needed for what is opened later.
+    ///
+    /// # Errors
+    /// As [`begin`](super::super::begin).
+    pub fn look(&self) -> io::Result<Receiver<io::Result<Sockets>>> {
+        sockets::begin(&self.settings.proc)
+    }
+
+    /// Takes what a look found. Connections that were announced before have an owner now, where that is certain:
+    /// [`Self::older`].
+    pub fn found(&mut self, found: &Sockets) {
         self.listeners.clear();
         for socket in &found.sockets {
             if socket.listens() {
@@ -39,11 +48,35 @@ impl Resolver {
                 self.ends.get_or(socket.cookie, End::default).found = Some(Box::new((socket.owner, socket.role)));
             }
         }
-        Ok(found)
     }
 
-    /// A connection was announced. Gives the announcement back with what was found of it by [`Self::look`], where the
-    /// kernel half did not know: its role and its holder.
+    /// Who holds a connection and which end it is, as far as the kernel half does not know and a look found it. Its
+    /// process is read while it is there.
+    pub fn older(&mut self, connection: &Connection) -> Option<(Owner, model::Role)> {
+        let found = self.ends.get(connection.cookie).and_then(|end| end.found.as_deref().copied());
+        let (mut owner, mut role) = found.unwrap_or((Owner::default(), model::Role::Unknown));
+        if connection.owner.known != Known::NO.0 {
+            owner = connection.owner;
+        }
+        if connection.role != model::Role::Unknown {
+            role = connection.role;
+        }
+        if owner.known == Known::NO.0
+            && role == model::Role::Server
+            && let Some(listening) = self.listener(connection.netns, connection.local)
+        {
+            owner = listening;
+            self.ends.get_or(connection.cookie, End::default).found = Some(Box::new((owner, role)));
+        }
+        let news = owner.known != connection.owner.known || role != connection.role;
+        if owner.known != connection.owner.known {
+            self.resolve(&owner, Thread::default(), connection.opened_at, None);
+        }
+        news.then_some((owner, role))
+    }
+
+    /// A connection was announced. Gives the announcement back with what was found of it by a look, where the kernel half
+    /// did not know: its role and its holder.
     pub fn opened(&mut self, opened: &Opened) -> Opened {
         let mut told = *opened;
         if let Some((owner, role)) = self.ends.get(opened.head.conn).and_then(|end| end.found.as_deref().copied()) {
@@ -64,7 +97,10 @@ impl Resolver {
         }
         if told.owner.known == Known::NO.0
             && told.role == Role::SERVER.0
-            && let Some(owner) = self.listener(&told)
+            && let Some(owner) = self.listener(
+                told.netns,
+                SocketAddr::new(Ipv6Addr::from(told.ends.local).to_canonical(), told.ends.local_port),
+            )
         {
             told.owner = owner;
             self.ends.get_or(opened.head.conn, End::default).found = Some(Box::new((owner, model::Role::Server)));
@@ -74,18 +110,17 @@ impl Resolver {
         told
     }
 
-    /// The process that holds a socket, where the kernel half does not know it and [`Self::look`] found it.
+    /// The process that holds a socket, where the kernel half does not know it and a look found it.
     #[must_use]
-    pub fn found(&self, cookie: u64) -> Option<u32> {
+    pub fn holds(&self, cookie: u64) -> Option<u32> {
         self.ends.peek(cookie)?.found.as_ref().map(|found| found.0.tgid)
     }
 
-    /// Who held the listener of an accepted socket when [`Self::look`] saw it. A listener that is younger than that was
+    /// Who held the listener of a socket accepted at `local` when a look saw it. A listener that is younger than that was
     /// seen by the kernel half, and its owner comes with the announcement.
-    fn listener(&self, opened: &Opened) -> Option<Owner> {
-        let ip = Ipv6Addr::from(opened.ends.local).to_canonical();
-        let all = self.listeners.get(&(opened.netns, opened.ends.local_port))?;
-        let mut fitting = all.iter().filter(|(bound, _)| bound.is_unspecified() || bound.to_canonical() == ip);
+    fn listener(&self, netns: u64, local: SocketAddr) -> Option<Owner> {
+        let all = self.listeners.get(&(netns, local.port()))?;
+        let mut fitting = all.iter().filter(|(bound, _)| bound.is_unspecified() || bound.to_canonical() == local.ip());
         let (_, first) = fitting.next()?;
         let certain = first.known != Known::NO.0 && fitting.all(|(_, other)| other.tgid == first.tgid);
         certain.then_some(Owner { known: Known::LISTENER.0, ..*first })
@@ -164,7 +199,14 @@ impl Resolver {
     /// The service of a connection's own end at `at`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn end(&mut self, connection: &Connection, by: Thread, server: bool, at: u64) -> Arc<Service> {
         let port = server.then(|| connection.local.port());
-        self.resolve(&connection.owner, by, at, port)
+        let mut owner = connection.owner;
+        if owner.known == Known::NO.0
+            && let Some(found) = self.ends.peek(connection.cookie).and_then(|end| end.found.as_deref())
+        {
+            // It was announced before a look found its holder.
+            owner = found.0;
+        }
+        self.resolve(&owner, by, at, port)
     }
 }
 
@@ -220,7 +262,8 @@ mod tests {
             .unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let mut resolver = Resolver::new(Settings::default()).unwrap();
-        let found = resolver.look().unwrap();
+        let found = resolver.look().unwrap().recv().unwrap().unwrap();
+        resolver.found(&found);
         let row = |local, remote| *found.sockets.iter().find(|it| it.local == local && it.remote == remote).unwrap();
         let (server_end, client_end) = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
         let (server, client) = (row(server_end, client_end), row(client_end, server_end));

@@ -78,7 +78,7 @@ pub struct Resolver {
     book: Book,
     names: Names,
     ends: Cache<u64, End>,
-    /// Listening sockets that [`look`](Self::look) found, by network namespace and port: where bound, and who held them.
+    /// Listening sockets that a look found, by network namespace and port: where bound, and who held them.
     listeners: HashMap<(u64, u16), Vec<(IpAddr, Owner)>>,
     unknown: Arc<Service>,
     counts: Counts,

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use weir_common::conn::Owner;
@@ -74,36 +75,50 @@ pub struct Sockets {
     pub disputed: u64,
 }
 
-/// Looks at all TCP sockets of the node. Blocks for the time of one pass over `/proc` (10 000 processes: under a
-/// second). Namespaces are entered by a thread of its own, which ends with the call.
+/// Begins to look at all TCP sockets of the node; what it found comes by the channel, once. It takes the time of one pass
+/// over `/proc` (10 000 processes: under a second with a core of its own). Namespaces are entered by a thread of its own,
+/// which ends with that.
 ///
 /// # Errors
-/// Netlink may not be used in this network namespace, or `proc` can't be read.
-pub fn look(proc: &Path) -> io::Result<Sockets> {
-    let proc = proc.to_path_buf();
-    let looker = thread::Builder::new().name("weir-sockets".to_owned()).spawn(move || {
-        let mut found = Sockets::default();
-        let spaces = namespaces::all(&proc)?;
-        let own = namespaces::own()?;
-        let mut rows = Vec::new();
-        // One's own first: to enter another is a step without return.
-        let (mine, others): (Vec<_>, Vec<_>) = spaces.into_iter().partition(|space| space.inode == own);
-        for space in mine.into_iter().chain(others) {
-            if space.inode != own && space.enter().is_err() {
-                found.namespaces_denied += 1;
-                continue;
-            }
-            read(&space, &mut rows, &mut found)?;
-            found.namespaces += 1;
-        }
-        let holders = Holders::find(&proc, &rows, &mut found)?;
-        found.sockets =
-            rows.into_iter().map(|(socket, inode)| Socket { owner: holders.owner(inode), ..socket }).collect();
-        found.orphans = holders.orphans;
-        found.disputed = holders.disputed;
-        Ok(found)
+/// The thread can't be started. By the channel: netlink may not be used in this network namespace, or `proc` can't be read.
+pub fn begin(proc: &Path) -> io::Result<Receiver<io::Result<Sockets>>> {
+    let (proc, (to, from)) = (proc.to_path_buf(), sync_channel(1));
+    thread::Builder::new().name("weir-sockets".to_owned()).spawn(move || {
+        // Who asked may be gone by now.
+        let _ = to.try_send(all(&proc));
     })?;
-    looker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that looks at sockets ended early")))
+    Ok(from)
+}
+
+/// The same, and waits for it.
+///
+/// # Errors
+/// As [`begin`].
+pub fn look(proc: &Path) -> io::Result<Sockets> {
+    begin(proc)?.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that looks at sockets ended early")))
+}
+
+/// Moves this thread through the network namespaces.
+fn all(proc: &Path) -> io::Result<Sockets> {
+    let mut found = Sockets::default();
+    let spaces = namespaces::all(proc)?;
+    let own = namespaces::own()?;
+    let mut rows = Vec::new();
+    // One's own first: to enter another is a step without return.
+    let (mine, others): (Vec<_>, Vec<_>) = spaces.into_iter().partition(|space| space.inode == own);
+    for space in mine.into_iter().chain(others) {
+        if space.inode != own && space.enter().is_err() {
+            found.namespaces_denied += 1;
+            continue;
+        }
+        read(&space, &mut rows, &mut found)?;
+        found.namespaces += 1;
+    }
+    let holders = Holders::find(proc, &rows, &mut found)?;
+    found.sockets = rows.into_iter().map(|(socket, inode)| Socket { owner: holders.owner(inode), ..socket }).collect();
+    found.orphans = holders.orphans;
+    found.disputed = holders.disputed;
+    Ok(found)
 }
 
 /// Adds the sockets of the network namespace that this thread is in.
