@@ -5,6 +5,7 @@
 
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a cgroup path says.
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub(super) struct Place {
     /// Container id (64 hex digits) or, for LXC and nspawn, its name.
     pub(super) container: Option<Arc<str>>,
-    /// Who runs the container: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `systemd-nspawn`; absent where the
+    /// Who runs the container: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `libvirt-lxc`, `systemd-nspawn`; absent where the
     /// path does not tell.
     pub(super) runtime: Option<&'static str>,
     /// Pod uid with dashes, as the API server spells it (static pods: 32 hex digits).
@@ -33,8 +34,14 @@ impl Place {
             if part.is_empty() || part == ".." {
                 continue;
             }
-            // `kubepods-pod<uid>.slice:cri-containerd:<id>`: the systemd form under the cgroupfs driver.
-            for part in part.split(':') {
+            // `kubepods-pod<uid>.slice:cri-containerd:<id>`: the systemd form under the cgroupfs driver. Units have colons, too
+            // (`sshd@1-10.0.0.1:22-10.0.0.2:5022.service`).
+            if part.rsplit_once(':').is_some_and(|(_, last)| is_id(last)) {
+                for part in part.split(':') {
+                    place.step(parent, part);
+                    parent = part;
+                }
+            } else {
                 place.step(parent, part);
                 parent = part;
             }
@@ -76,9 +83,13 @@ impl Place {
     fn step(&mut self, parent: &str, part: &str) {
         if let Some(pod) = pod(part) {
             *self = Self { pod: Some(Arc::from(pod)), ..Self::default() };
+        } else if let Some(id) = part.strip_prefix("libpod-payload-").filter(|id| is_id(id)) {
+            // podman with `--cgroups=split`, as Quadlet has it: the unit is the container's own.
+            self.container = Some(Arc::from(id));
+            self.runtime = Some("podman");
         } else if let Some((runtime, container)) = container(parent, part) {
             // What follows is the container's own: the unit that holds the container is not the process's.
-            self.container = Some(Arc::from(container));
+            self.container = Some(Arc::from(&*container));
             self.runtime = runtime;
             self.unit = None;
         } else if is_unit(part) {
@@ -103,7 +114,7 @@ fn pod(part: &str) -> Option<String> {
 }
 
 /// A container's folder: its runtime and its id or name.
-fn container<'a>(parent: &str, part: &'a str) -> Option<(Option<&'static str>, &'a str)> {
+fn container<'a>(parent: &str, part: &'a str) -> Option<(Option<&'static str>, Cow<'a, str>)> {
     const PREFIXES: [(&str, &str); 5] = [
         ("docker-", "docker"),
         ("cri-containerd-", "containerd"),
@@ -115,7 +126,7 @@ fn container<'a>(parent: &str, part: &'a str) -> Option<(Option<&'static str>, &
     for (prefix, runtime) in PREFIXES {
         if let Some(id) = stem.strip_prefix(prefix) {
             // Helpers of the runtime have folders of their own: `libpod-conmon-<id>.scope`, `crio-conmon-<id>.scope`.
-            return is_id(id).then_some((Some(runtime), id));
+            return is_id(id).then_some((Some(runtime), Cow::Borrowed(id)));
         }
     }
     if is_id(stem) {
@@ -126,15 +137,15 @@ fn container<'a>(parent: &str, part: &'a str) -> Option<(Option<&'static str>, &
             "crio" => Some("cri-o"),
             _ => None,
         };
-        return Some((runtime, stem));
+        return Some((runtime, Cow::Borrowed(stem)));
     }
     for prefix in ["lxc.payload.", "lxc-payload."] {
         if let Some(name) = part.strip_prefix(prefix) {
-            return Some((Some("lxc"), name));
+            return Some((Some("lxc"), Cow::Borrowed(name)));
         }
     }
     if parent == "lxc" || parent == "lxc.payload" {
-        return Some((Some("lxc"), part));
+        return Some((Some("lxc"), Cow::Borrowed(part)));
     }
     if parent == "machine.slice"
         && let Some(name) = part
@@ -142,10 +153,16 @@ fn container<'a>(parent: &str, part: &'a str) -> Option<(Option<&'static str>, &
             .and_then(|name| name.strip_suffix(".scope"))
             .or_else(|| part.strip_prefix("systemd-nspawn@")?.strip_suffix(".service"))
     {
-        return Some((Some("systemd-nspawn"), name));
+        // Machines of libvirt stand there, too: one of QEMU is no container of this kernel.
+        let name = unescape(name);
+        if name.starts_with("qemu-") {
+            return None;
+        }
+        let runtime = if name.starts_with("lxc-") { "libvirt-lxc" } else { "systemd-nspawn" };
+        return Some((Some(runtime), Cow::Owned(name)));
     }
     // `ctr run`: /<namespace>/<name>; only the namespaces that are containerd's own by convention are taken for one.
-    (matches!(parent, "k8s.io" | "moby") && !part.contains('.')).then_some((Some("containerd"), part))
+    (matches!(parent, "k8s.io" | "moby") && !part.contains('.')).then_some((Some("containerd"), Cow::Borrowed(part)))
 }
 
 /// 64 hex digits (all OCI engines), or 32 and more with dashes (Cloud Foundry, ECS `<32 hex>-<digits>`).
@@ -165,7 +182,14 @@ fn is_id(text: &str) -> bool {
 fn is_unit(part: &str) -> bool {
     let Some((stem, kind)) = part.rsplit_once('.') else { return false };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let generated = |rest: &str| digits(rest.strip_prefix('r').or_else(|| rest.strip_prefix('u')).unwrap_or(""));
+    // `run-u12`, `run-r<32 hex digits>`, and since systemd 257 `run-p<pid>-i<number>`.
+    let generated = |rest: &str| {
+        digits(rest.strip_prefix('r').or_else(|| rest.strip_prefix('u')).unwrap_or(""))
+            || rest
+                .strip_prefix('p')
+                .and_then(|rest| rest.split_once("-i"))
+                .is_some_and(|(a, b)| digits(a) && digits(b))
+    };
     match kind {
         "service" => {
             !stem.is_empty()
@@ -178,6 +202,7 @@ fn is_unit(part: &str) -> bool {
                 && !stem.strip_prefix("session-").is_some_and(digits)
                 && !stem.strip_prefix("run-").is_some_and(generated)
                 && !stem.starts_with("vte-spawn-")
+                && !stem.starts_with("tmux-spawn-")
                 && !["libpod-", "crio-", "docker-", "cri-containerd-", "lxc.monitor."]
                     .iter()
                     .any(|p| stem.starts_with(p))
@@ -199,10 +224,24 @@ pub(super) fn unit_name(unit: &str) -> Option<Arc<str>> {
             parts.next();
         }
         parts.next().unwrap_or(rest)
+    } else if let Some(rest) = stem.strip_prefix("dbus-:") {
+        // Started for a name of D-Bus: `dbus-:1.2-org.freedesktop.problems@0.service`.
+        rest.split_once('-').map_or(stem, |(_, name)| name)
+    } else if let Some((name, random)) =
+        stem.strip_prefix("snap.").and_then(|_| stem.split_at_checked(stem.len() - 37.min(stem.len())))
+        && is_uuid(random.strip_prefix('-').unwrap_or(""))
+    {
+        // A program of a snap: `snap.firefox.firefox-<uuid>.scope`.
+        name
     } else {
         stem
     };
     super::environ::clean(&unescape(stem))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups = text.split('-').map(str::len);
+    groups.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 /// Undoes `systemd-escape`: `\xNN` is a byte.

@@ -83,7 +83,43 @@ const PATHS: &[(&str, &str, &str, &str, &str)] = &[
         "x.service",
     ),
     ("/payload/system.slice/x.service", "", "", "", "x.service"),
+    ("/machine.slice/machine-my\\x2dbox.scope/payload", "my-box", "systemd-nspawn", "", ""),
+    ("/machine.slice/machine-lxc\\x2d7\\x2dweb.scope", "lxc-7-web", "libvirt-lxc", "", ""),
+    ("/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator", "", "", "", "machine-qemu\\x2d1\\x2dvm.scope"),
+    // podman: Quadlet, pods, rootless
+    ("/system.slice/web.service/libpod-payload-ID", "ID", "podman", "", "web.service"),
+    ("/system.slice/web.service/runtime", "", "", "", "web.service"),
+    ("/machine.slice/machine-libpod_pod_ID.slice/libpod-ID.scope", "ID", "podman", "", ""),
+    (
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_ID.slice/libpod-ID.scope/container",
+        "ID",
+        "podman",
+        "",
+        "",
+    ),
+    (
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-ID",
+        "ID",
+        "podman",
+        "",
+        "web.service",
+    ),
+    // CRI-O by cgroupfs, docker by runc's own cgroupfs driver, docker in docker, LXC of a user
+    ("/kubepods/burstable/podPOD/crio-ID", "ID", "cri-o", "POD", ""),
+    ("/system.slice:docker:ID", "ID", "docker", "", ""),
+    ("/docker/ffff456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/docker/ID", "ID", "docker", "", ""),
+    ("/user.slice/user-1000.slice/user@1000.service/app.slice/lxc-web-1.scope/lxc.payload.web", "web", "lxc", "", ""),
+    ("/lxc/101/ns/system.slice/nginx.service", "101", "lxc", "", "nginx.service"),
     // systemd
+    (
+        "/system.slice/system-sshd.slice/sshd@1-10.0.0.1:22-10.0.0.2:5022.service",
+        "",
+        "",
+        "",
+        "sshd@1-10.0.0.1:22-10.0.0.2:5022.service",
+    ),
+    ("/system.slice/run-p4711-i4712.service", "", "", "", ""),
+    ("/user.slice/user-1000.slice/user@1000.service/tmux-spawn-0f4d9a54.scope", "", "", "", ""),
     ("/system.slice/nginx.service", "", "", "", "nginx.service"),
     ("/system.slice/system-postgresql.slice/postgresql@15-main.service", "", "", "", "postgresql@15-main.service"),
     ("/system.slice/worker.service/delegated/leaf", "", "", "", "worker.service"),
@@ -151,6 +187,10 @@ fn units_become_names() {
         ("app-flatpak-org.kde.kate@0a1b.service", "org.kde.kate"),
         ("app-my\\x2dtool.service", "my-tool"),
         ("batch.scope", "batch"),
+        ("sshd@1-10.0.0.1:22-10.0.0.2:5022.service", "sshd"),
+        ("dbus-:1.2-org.freedesktop.problems@0.service", "org.freedesktop.problems"),
+        ("snap.firefox.firefox-0f4d9a54-1d0c-4a0e-9a53-000000000159.scope", "snap.firefox.firefox"),
+        ("snap.lxd.daemon.service", "snap.lxd.daemon"),
     ] {
         assert_eq!(unit_name(unit).as_deref(), Some(name), "{unit}");
     }

@@ -18,6 +18,8 @@ struct Interpreter {
     target: &'static [&'static str],
     /// Sub-commands before the script.
     verbs: &'static [&'static str],
+    /// Letters behind which the rest of the word is a value, where options may be joined (`-MData::Dumper`).
+    attached: &'static [&'static str],
     /// Single-letter options may be joined (`-bm mod`), with their value too (`-mmod`).
     joined: bool,
 }
@@ -29,22 +31,97 @@ const INTERPRETERS: &[Interpreter] = &[
         inline: &["-c"],
         target: &["-m"],
         verbs: &[],
+        attached: &[],
         joined: true,
     },
     Interpreter {
         names: &["node", "nodejs"],
-        valued: &["-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions"],
-        inline: &["-e", "--eval", "-p", "--print", "-pe", "-i", "--test"],
+        // All that node 20 and 22 take from the next argument; V8's own options take none.
+        valued: &[
+            "-r",
+            "--require",
+            "--import",
+            "--loader",
+            "--experimental-loader",
+            "-C",
+            "--conditions",
+            "--cpu-prof-dir",
+            "--cpu-prof-interval",
+            "--cpu-prof-name",
+            "--debug-port",
+            "--diagnostic-dir",
+            "--disable-proto",
+            "--disable-warning",
+            "--dns-result-order",
+            "--env-file",
+            "--env-file-if-exists",
+            "--experimental-default-type",
+            "--heap-prof-dir",
+            "--heap-prof-interval",
+            "--heap-prof-name",
+            "--heapsnapshot-near-heap-limit",
+            "--heapsnapshot-signal",
+            "--icu-data-dir",
+            "--input-type",
+            "--inspect-port",
+            "--inspect-publish-uid",
+            "--localstorage-file",
+            "--max-http-header-size",
+            "--network-family-autoselection-attempt-timeout",
+            "--openssl-config",
+            "--redirect-warnings",
+            "--report-dir",
+            "--report-directory",
+            "--report-filename",
+            "--report-signal",
+            "--secure-heap",
+            "--secure-heap-min",
+            "--title",
+            "--tls-cipher-list",
+            "--tls-keylog",
+            "--tls-max-v1.2",
+            "--trace-event-categories",
+            "--trace-event-file-pattern",
+            "--unhandled-rejections",
+            "--use-largepages",
+            "--v8-pool-size",
+            "--watch-path",
+        ],
+        inline: &["-e", "--eval", "-p", "--print", "-pe", "-i", "--interactive", "--test", "--run"],
         target: &[],
-        verbs: &[],
+        verbs: &["inspect"],
+        attached: &[],
         joined: false,
     },
     Interpreter {
-        names: &["deno", "bun"],
-        valued: &["-c", "--config", "--import-map", "-r", "--preload", "--cwd"],
-        inline: &["eval", "repl", "-e", "--eval"],
+        names: &["deno"],
+        valued: &[
+            "-c",
+            "--config",
+            "--import-map",
+            "--lock",
+            "--location",
+            "--seed",
+            "--cert",
+            "-L",
+            "--log-level",
+            "--preload",
+            "--host",
+            "--port",
+        ],
+        inline: &["eval", "repl", "task", "test", "bench", "install", "jupyter", "lsp"],
         target: &[],
         verbs: &["run", "serve"],
+        attached: &[],
+        joined: false,
+    },
+    Interpreter {
+        names: &["bun"],
+        valued: &["-c", "--config", "-r", "--preload", "--require", "--import", "--cwd", "--env-file", "--port"],
+        inline: &["-e", "--eval", "-p", "--print", "repl", "test", "x", "install"],
+        target: &[],
+        verbs: &["run"],
+        attached: &[],
         joined: false,
     },
     Interpreter {
@@ -57,6 +134,7 @@ const INTERPRETERS: &[Interpreter] = &[
             "--module-path",
             "--upgrade-module-path",
             "--add-modules",
+            "--enable-native-access",
             "--add-exports",
             "--add-opens",
             "--add-reads",
@@ -67,23 +145,55 @@ const INTERPRETERS: &[Interpreter] = &[
         inline: &[],
         target: &["-jar", "-m", "--module"],
         verbs: &[],
+        attached: &[],
         joined: false,
     },
     Interpreter {
         names: &["ruby", "jruby", "truffleruby"],
-        valued: &["-I", "-r", "-C", "-E"],
+        valued: &[
+            "-I",
+            "-r",
+            "-C",
+            "-E",
+            "--encoding",
+            "--external-encoding",
+            "--internal-encoding",
+            "--enable",
+            "--disable",
+        ],
         inline: &["-e"],
         target: &[],
         verbs: &[],
+        attached: &["-0", "-F", "-i", "-K", "-T", "-W", "-x"],
         joined: true,
     },
-    Interpreter { names: &["perl"], valued: &["-I"], inline: &["-e", "-E"], target: &[], verbs: &[], joined: true },
+    Interpreter {
+        names: &["perl"],
+        valued: &["-I"],
+        inline: &["-e", "-E"],
+        target: &[],
+        verbs: &[],
+        attached: &["-0", "-C", "-d", "-D", "-F", "-i", "-l", "-m", "-M", "-V", "-x"],
+        joined: true,
+    },
     Interpreter {
         names: &["php", "php-cgi"],
-        valued: &["-d", "-c", "-z"],
-        inline: &["-r", "-S", "-B", "-a"],
-        target: &["-f"],
+        valued: &["-d", "--define", "-c", "--php-ini", "-z", "--zend-extension", "-t", "--docroot"],
+        inline: &[
+            "-r",
+            "--run",
+            "-R",
+            "--process-code",
+            "-S",
+            "--server",
+            "-B",
+            "--process-begin",
+            "-a",
+            "--interactive",
+        ],
+        target: &["-f", "--file", "-F", "--process-file"],
         verbs: &[],
+        attached: &[],
         joined: false,
     },
     Interpreter {
@@ -92,6 +202,7 @@ const INTERPRETERS: &[Interpreter] = &[
         inline: &["-c", "-s", "-i"],
         target: &[],
         verbs: &[],
+        attached: &[],
         joined: true,
     },
     Interpreter {
@@ -100,10 +211,27 @@ const INTERPRETERS: &[Interpreter] = &[
         inline: &["run", "build", "test", "watch"],
         target: &[],
         verbs: &["exec"],
+        attached: &[],
         joined: false,
     },
-    Interpreter { names: &["lua", "luajit"], valued: &["-l"], inline: &["-e"], target: &[], verbs: &[], joined: false },
-    Interpreter { names: &["Rscript"], valued: &[], inline: &["-e"], target: &[], verbs: &[], joined: false },
+    Interpreter {
+        names: &["lua", "luajit"],
+        valued: &["-l"],
+        inline: &["-e"],
+        target: &[],
+        verbs: &[],
+        attached: &[],
+        joined: false,
+    },
+    Interpreter {
+        names: &["Rscript"],
+        valued: &[],
+        inline: &["-e"],
+        target: &[],
+        verbs: &[],
+        attached: &[],
+        joined: false,
+    },
 ];
 
 /// Servers and task runners that are started with the application's module.
@@ -115,9 +243,12 @@ pub(super) fn script(executable: &str, args: &[u8]) -> Option<Arc<str>> {
     let base = executable.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
     let interpreter = INTERPRETERS.iter().find(|interpreter| interpreter.names.contains(&base))?;
     let args = args.strip_suffix(b"\0").unwrap_or(args);
-    let args: Vec<&str> =
-        args.split(|&byte| byte == 0).skip(1).map_while(|arg| std::str::from_utf8(arg).ok()).collect();
-    let (target, rest) = interpreter.target(&args)?;
+    let trimmed = args.iter().rposition(|&byte| byte != 0).and_then(|end| args.get(..=end)).unwrap_or_default();
+    let words: Vec<&str> =
+        trimmed.split(|&byte| byte == 0).skip(1).map_while(|arg| std::str::from_utf8(arg).ok()).collect();
+    let Some((target, rest)) = interpreter.target(&words) else {
+        return if words.is_empty() { title(args) } else { None };
+    };
     // A file handed over as a descriptor has no name of its own.
     if ["/dev/fd/", "/dev/stdin", "/proc/"].iter().any(|place| target.starts_with(place)) {
         return None;
@@ -127,7 +258,7 @@ pub(super) fn script(executable: &str, args: &[u8]) -> Option<Arc<str>> {
     }
     let name = stem(target)?;
     if LAUNCHERS.contains(&name)
-        && let Some(app) = rest.iter().find_map(|arg| application(arg))
+        && let Some(app) = served(rest)
     {
         return clean(app);
     }
@@ -181,7 +312,9 @@ impl Interpreter {
             let is = |list: &[&str]| {
                 list.iter().any(|option| option.strip_prefix('-') == arg.get(at..at + letter.len_utf8()))
             };
-            if is(self.inline) {
+            if is(self.attached) {
+                return Letters::Flags;
+            } else if is(self.inline) {
                 return Letters::Inline;
             } else if is(self.target) {
                 return Letters::Target(behind);
@@ -224,6 +357,31 @@ fn stem(path: &str) -> Option<&str> {
         }
     }
     (!name.is_empty()).then_some(name)
+}
+
+/// The application that a launcher is given: the first one that can't be an option's value, else the last one
+/// (`--name x:y --preload shop:app`).
+fn served<'a>(args: &[&'a str]) -> Option<&'a str> {
+    let mut last = None;
+    let mut before = "";
+    for arg in args {
+        let found = application(arg);
+        if found.is_some() && !before.starts_with('-') {
+            return found;
+        }
+        last = found.or(last);
+        before = arg;
+    }
+    last
+}
+
+/// What a server wrote over its command line, in brackets at the end: the application (`gunicorn: worker [shop.wsgi:app]`), or
+/// the folder that it stands in (`puma: cluster worker 0: 7 [shop]`).
+fn title(args: &[u8]) -> Option<Arc<str>> {
+    let line = args.split(|&byte| byte == 0).next().and_then(|line| std::str::from_utf8(line).ok())?;
+    let is = |known: &str| line.strip_prefix(known).is_some_and(|rest| rest.starts_with([' ', ':']));
+    let (_, name) = line.trim_end().strip_suffix(']')?.rsplit_once('[')?;
+    if is("gunicorn") { clean(application(name).unwrap_or(name)) } else { is("puma").then(|| clean(name))? }
 }
 
 /// `shop.wsgi:app` → `shop`; `shop.main:create_app()` → `shop`; `main:app` → `main`.

@@ -47,12 +47,59 @@ fn what_an_interpreter_runs() {
         ("dotnet", "dotnet exec --depsfile x.json Shop.Api.dll", "Shop.Api"),
         ("dotnet", "dotnet run", ""),
         ("nginx", "nginx x.py", ""),
+        ("python3", "python3 /usr/bin/gunicorn --name a:b shop.wsgi:app", "shop"),
+        ("python3", "python3 /usr/bin/gunicorn --name a:b --preload shop:app", "shop"),
+        (
+            "python3",
+            "python3 /usr/bin/gunicorn -b app:8000 -k uvicorn.workers.UvicornWorker --preload shop:app",
+            "shop",
+        ),
+        ("node", "node --env-file .env --title x server.js", "server"),
+        ("node", "node --enable-source-maps --watch server.js prod", "server"),
+        ("node", "node --dns-result-order ipv4first /srv/cart/index.js", "cart"),
+        ("node", "node inspect server.js", "server"),
+        ("node", "node --run start", ""),
+        ("deno", "deno run -r main.ts prod", "main"),
+        ("deno", "deno serve --port 8000 main.ts", "main"),
+        ("deno", "deno task start", ""),
+        ("bun", "bun -r ./otel.ts run api.ts", "api"),
+        ("java", "java --enable-native-access ALL-UNNAMED -jar shop.jar", "shop"),
+        ("java", "java -javaagent:/otel.jar -XX:+UseZGC -cp /app org.acme.Main", "org.acme.Main"),
+        ("ruby3.1", "ruby -W:no-experimental app.rb", "app"),
+        ("ruby", "ruby --enable yjit app.rb", "app"),
+        ("perl", "perl -MData::Dumper -wT daemon.pl", "daemon"),
+        ("perl", "perl -Mstrict -e print", ""),
+        ("perl", "perl -i.bak -ne print", ""),
+        ("php", "php -t public -S 0.0.0.0:80", ""),
+        ("php8.2", "php8.2 --define memory_limit=1G artisan queue:work", "artisan"),
     ] {
         let args = line.replace(' ', "\0");
         assert_eq!(script(executable, args.as_bytes()).as_deref().unwrap_or(""), name, "{line}");
         let ended = args + "\0";
         assert_eq!(script(executable, ended.as_bytes()).as_deref().unwrap_or(""), name, "{line}");
     }
+}
+
+#[test]
+fn what_servers_wrote_over_their_command_line_is_read() {
+    for (executable, title, name) in [
+        ("python3.11", "gunicorn: master [shop.wsgi:app]", "shop"),
+        ("python3.11", "gunicorn: worker [shop.wsgi:app]", "shop"),
+        ("python3.11", "gunicorn: worker [orders]", "orders"),
+        ("ruby3.1", "puma 6.4.0 (tcp://0.0.0.0:80) [shop]", "shop"),
+        ("ruby3.1", "puma: cluster worker 0: 7 [shop]", "shop"),
+        ("python3.11", "gunicorn: worker", ""),
+        ("python3.11", "gunicorn: worker []", ""),
+        ("python3.11", "something [else]", ""),
+        ("python3.11", "gunicornish: worker [x]", ""),
+        ("nginx", "nginx: worker process [x]", ""),
+    ] {
+        for filled in [title.to_owned(), format!("{title}\0"), format!("{title}\0\0\0\0")] {
+            assert_eq!(script(executable, filled.as_bytes()).as_deref().unwrap_or(""), name, "{title}");
+        }
+    }
+    // Arguments that are still there count for more.
+    assert_eq!(script("python3", b"gunicorn: worker [x]\0shop.py\0").as_deref(), Some("shop"));
 }
 
 #[test]
