@@ -1,4 +1,4 @@
-"""Flask with OpenTelemetry's own SDK: `instrumented.py PORT UPSTREAM COLLECTOR [grpc]`. `/order` asks the upstream."""
+"""Flask with OpenTelemetry's own SDK: `instrumented.py PORT UPSTREAM COLLECTOR http|grpc`. `/order` asks the upstream."""
 import sys
 
 import requests
@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from werkzeug.serving import make_server
 
-port, upstream, collector, *how = sys.argv[1:]
+port, upstream, collector, how = sys.argv[1:]
 provider = TracerProvider(resource=Resource.create({"service.name": "sdk"}))
-exporter = Grpc(endpoint=collector, insecure=True) if how else Http(endpoint=f"{collector}/v1/traces")
+exporter = Grpc(endpoint=collector, insecure=True) if how == "grpc" else Http(endpoint=f"{collector}/v1/traces")
 provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 RequestsInstrumentor().instrument()

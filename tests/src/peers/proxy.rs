@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::nginx::{Nginx, Setup};
 use crate::place::{self, Scratch};
@@ -153,4 +154,63 @@ fn envoy(port: u16, upstream: SocketAddr) -> String {
         - endpoint: {{ address: {{ socket_address: {{ address: \"{address}\", port_value: {behind} }} }} }}
 "
     )
+}
+
+/// Envoy with its own tracing by OpenTelemetry: `/order` on `port` is `/s/200` of `upstream`, spans go to `collector` by gRPC.
+/// Both are URLs.
+pub(super) fn tracing(port: u16, upstream: &str, collector: &str) -> Result<Command> {
+    let end = |url: &str| -> Result<SocketAddr> {
+        url.trim_end_matches('/').trim_start_matches("http://").parse().with_context(|| url.to_owned())
+    };
+    let cluster = |name: &str, at: SocketAddr| {
+        json!({
+            "name": name, "type": "STATIC", "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [{
+                "endpoint": { "address": { "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } } },
+            }] }] },
+        })
+    };
+    let kind = |name: &str| format!("type.googleapis.com/envoy.{name}");
+    let mut receiver = cluster("collector", end(collector)?);
+    receiver["typed_extension_protocol_options"] = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": kind("extensions.upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": { "http2_protocol_options": {} },
+    } });
+    let manager = json!({
+        "@type": kind("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "front",
+        "tracing": {
+            "spawn_upstream_span": true,
+            "provider": { "name": "envoy.tracers.opentelemetry", "typed_config": {
+                "@type": kind("config.trace.v3.OpenTelemetryConfig"), "service_name": "sdk",
+                "grpc_service": { "envoy_grpc": { "cluster_name": "collector" }, "timeout": "5s" },
+            } },
+        },
+        "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [{
+            "match": { "prefix": "/order" }, "route": { "cluster": "behind", "prefix_rewrite": "/s/200" },
+        }] }] },
+        "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": {
+            "@type": kind("extensions.filters.http.router.v3.Router"),
+        } }],
+    });
+    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+    let settings = json!({
+        "layered_runtime": { "layers": [{ "name": "static", "static_layer": {
+            "tracing.opentelemetry.min_flush_spans": 1, "tracing.opentelemetry.flush_interval_ms": 100,
+        } }] },
+        "static_resources": {
+            "listeners": [{ "address": address, "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] }],
+            "clusters": [cluster("behind", end(upstream)?), receiver],
+        },
+    });
+    let mut command = Command::new(place::cached("venv/bin/envoy")?);
+    command.args([
+        "--config-yaml",
+        &settings.to_string(),
+        "--concurrency",
+        "2",
+        "--disable-hot-restart",
+        "-l",
+        "warning",
+    ]);
+    Ok(command)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::proxy;
 use crate::place::{self, Scratch};
 use crate::process::{self, Process, children};
 use crate::truth::Row;
@@ -229,7 +230,12 @@ pub(super) fn java(class: &str) -> Result<Command> {
     let built = BUILT.get_or_init(|| {
         build("peers/java", |source, to| {
             let mut command = Command::new(place::program("javac")?);
-            command.current_dir(source).arg("-d").arg(to).args(["Server.java", "Client.java", "Chain.java"]);
+            command.current_dir(source).arg("-d").arg(to).args([
+                "Server.java",
+                "Client.java",
+                "Chain.java",
+                "Instrumented.java",
+            ]);
             Ok(command)
         })
         .map_err(|error| format!("{error:#}"))
@@ -237,6 +243,67 @@ pub(super) fn java(class: &str) -> Result<Command> {
     let folder = built.as_ref().map_err(|error| anyhow!("building the Java peers: {error}"))?;
     let mut command = Command::new(place::program("java")?);
     command.args(["-XX:TieredStopAtLevel=1", "-Xmx128m", "-cp"]).arg(folder).arg(class);
+    Ok(command)
+}
+
+/// Applications that tell their calls themselves, with OpenTelemetry's own SDK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instrumented {
+    /// Flask and requests; exports each span before it goes on.
+    Python,
+    /// `net/http`; exports each span before it goes on.
+    Go,
+    /// `com.sun.net.httpserver` and `java.net.http` under the agent for Java; exports what has come every 100 ms.
+    Java,
+    /// Envoy, which passes `/order` on; exports by gRPC what has come every 100 ms.
+    Envoy,
+}
+
+impl Instrumented {
+    /// Whether a request's spans are exported before its answer is sent.
+    #[must_use]
+    pub fn exports_first(self) -> bool {
+        matches!(self, Self::Python | Self::Go)
+    }
+}
+
+/// The command of an application that is instrumented: it listens on `port`, answers `/order` with what `upstream` says of
+/// `/s/200`, and exports to `collector` by gRPC or HTTP.
+pub fn instrumented(which: Instrumented, port: u16, upstream: &str, collector: &str, grpc: bool) -> Result<Command> {
+    let mut command = match which {
+        Instrumented::Python => python("python/instrumented.py")?,
+        Instrumented::Go => {
+            let folder = build("peers/otel", |source, to| {
+                let mut command = Command::new(place::program("go")?);
+                command.current_dir(source).args(["build", "-mod=readonly", "-o"]).arg(to.join("otel")).arg(".");
+                command.env("GOWORK", "off").env("CGO_ENABLED", "0");
+                Ok(command)
+            })?;
+            Command::new(folder.join("otel"))
+        }
+        Instrumented::Java => {
+            let mut command = java("Instrumented")?;
+            let agent = place::cached("java/opentelemetry-javaagent-2.20.1.jar")?;
+            command.env("JAVA_TOOL_OPTIONS", format!("-javaagent:{}", agent.display()));
+            let protocol = if grpc { "grpc" } else { "http/protobuf" };
+            for (key, value) in [
+                ("OTEL_SERVICE_NAME", "sdk"),
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_METRICS_EXPORTER", "none"),
+                ("OTEL_LOGS_EXPORTER", "none"),
+                ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+            ] {
+                command.env(key, value);
+            }
+            command
+        }
+        Instrumented::Envoy => return proxy::tracing(port, upstream, collector),
+    };
+    command.args([&port.to_string(), upstream]);
+    if which.exports_first() {
+        command.args([collector, if grpc { "grpc" } else { "http" }]);
+    }
     Ok(command)
 }
 

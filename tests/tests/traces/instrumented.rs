@@ -2,7 +2,6 @@
 //! what Weir tells beside it joins.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +9,7 @@ use weir_tests::agent::Agent;
 use weir_tests::collector::{Collector, Ports, Span};
 use weir_tests::peers::load::curl;
 use weir_tests::peers::nginx::Nginx;
+use weir_tests::peers::runtime::{Instrumented, instrumented};
 use weir_tests::place::{self, Scratch};
 use weir_tests::process::Process;
 use weir_tests::wait;
@@ -23,39 +23,40 @@ struct Stage {
     app: Process,
     port: u16,
     agent: Agent,
+    /// Requests until the application was known.
+    asked: usize,
     _scratch: Scratch,
 }
 
 impl Stage {
     /// Its application has exported once, over HTTP, when this ends.
     fn new(settings: &[&str]) -> Result<Self> {
-        Self::with(false, settings)
+        Self::with(Instrumented::Python, false, settings)
     }
 
-    fn with(grpc: bool, settings: &[&str]) -> Result<Self> {
+    fn with(app: Instrumented, grpc: bool, settings: &[&str]) -> Result<Self> {
         let collector = Collector::start(Ports::free()?)?;
         let nginx = Nginx::plain()?;
         let scratch = Scratch::new("instrumented")?;
         let port = place::free_port()?;
         let receiver = format!("http://127.0.0.1:{}", collector.ports().http);
-        let mut command = Command::new(place::cached("venv/bin/python")?);
-        command.arg(place::sources().join("peers/python/instrumented.py"));
-        command.args([&port.to_string(), &nginx.url("")]).env("PYTHONUNBUFFERED", "1");
-        if grpc {
-            command.args([&format!("http://127.0.0.1:{}", collector.ports().grpc), "grpc"]);
-        } else {
-            command.arg(&receiver);
-        }
+        let to = if grpc { format!("http://127.0.0.1:{}", collector.ports().grpc) } else { receiver.clone() };
+        let command = instrumented(app, port, &nginx.url(""), &to, grpc)?;
+        let synchronous = app.exports_first();
         let app = Process::start(command, "app", &scratch)?;
         wait::listening(([127, 0, 0, 1], port).into(), Duration::from_mins(1))
             .with_context(|| app.output().unwrap_or_default())?;
         let own = format!("otlp.endpoint={receiver}");
         let all = [&[&*own, "otlp.protocol=http/protobuf", "otlp.metrics=false"], settings].concat();
         let agent = Agent::start(&all)?;
-        let stage = Self { collector, nginx, app, port, agent, _scratch: scratch };
-        // The first request: the application is known by what it exports of it.
-        stage.ask(1)?;
-        stage.agent.calls(&[stage.port, stage.nginx.port()], 4)?;
+        let mut stage = Self { collector, nginx, app, port, agent, asked: 0, _scratch: scratch };
+        // The first request: the application is known by what it exports of it, at once or soon after.
+        wait::until(Duration::from_mins(1), "an application that is known", || {
+            stage.ask(1)?;
+            stage.asked += 1;
+            Ok((synchronous || stage.left_out()? > 0).then_some(()))
+        })?;
+        stage.agent.calls(&[stage.port, stage.nginx.port()], 4 * stage.asked)?;
         Ok(stage)
     }
 
@@ -104,7 +105,8 @@ impl Stage {
 }
 
 fn is_sdk(span: &Span) -> bool {
-    span.resource.get("telemetry.sdk.language").is_some_and(|language| language == "python")
+    let language = span.resource.get("telemetry.sdk.language");
+    language.is_some_and(|language| ["python", "go", "java", "cpp"].iter().any(|known| language == known))
 }
 
 type Shape = Vec<(bool, String, u8)>;
@@ -141,10 +143,50 @@ fn its_calls_are_told_once_and_joined() -> Result<()> {
 #[test]
 fn its_calls_are_told_once_where_it_exports_by_grpc() -> Result<()> {
     // Exports are no calls themselves. The first request's own call may have been told before the first export was accepted.
-    let (first, joined, lonely) = told_once(Stage::with(true, &[])?, 2)?;
+    let (first, joined, lonely) = told_once(Stage::with(Instrumented::Python, true, &[])?, 2)?;
     let told = joined + first.len();
     ensure!(told == COUNT + 1 && joined >= COUNT && lonely == COUNT + 1, "{first:?}, {lonely}, {joined}");
     Ok(())
+}
+
+#[test]
+fn an_application_in_go_is_told_once_by_http_and_grpc() -> Result<()> {
+    for (grpc, each) in [(false, 4), (true, 2)] {
+        let (first, joined, lonely) = told_once(Stage::with(Instrumented::Go, grpc, &[])?, each)?;
+        // The first request's own call may have been told before the first export was accepted.
+        ensure!(joined >= COUNT && lonely >= COUNT, "{grpc}: {first:?}, {lonely}, {joined}");
+        ensure!(
+            first.len() <= 2 && joined <= COUNT + 1 && lonely <= COUNT + 2,
+            "{grpc}: {first:?}, {lonely}, {joined}"
+        );
+        ensure!(with_sdk(&first) + joined == COUNT + 1, "{grpc}: {first:?}, {joined}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_application_in_java_is_told_once() -> Result<()> {
+    told_once_when_known(Instrumented::Java)
+}
+
+#[test]
+fn a_proxy_that_traces_is_told_once() -> Result<()> {
+    told_once_when_known(Instrumented::Envoy)
+}
+
+/// Of one that exports by gRPC after it has answered.
+fn told_once_when_known(app: Instrumented) -> Result<()> {
+    let stage = Stage::with(app, true, &[])?;
+    let asked = stage.asked;
+    let (first, joined, lonely) = told_once(stage, 2)?;
+    ensure!(joined >= COUNT && lonely >= COUNT, "{asked}: {first:?}, {lonely}, {joined}");
+    ensure!(with_sdk(&first) + joined == COUNT + asked, "{asked}: {first:?}, {joined}");
+    Ok(())
+}
+
+/// Traces in which the application told something.
+fn with_sdk(shapes: &[Shape]) -> usize {
+    shapes.iter().filter(|shape| shape.iter().any(|(sdk, ..)| *sdk)).count()
 }
 
 /// Requests after the first one.
