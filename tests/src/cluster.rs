@@ -210,6 +210,14 @@ impl Cluster {
         Process::start(command, "controllers", &self.scratch)
     }
 
+    /// Starts kwok, which does for every node what a kubelet would, without containers.
+    pub fn kwok(&self) -> Result<Process> {
+        let mut command = Command::new(place::cached("bin/kwok")?);
+        command.args(["--manage-all-nodes=true", "--cidr=10.79.0.0/16", "--config"]).arg(place::cached("kwok.yaml")?);
+        command.arg("--kubeconfig").arg(self.kubeconfig(Account::Admin));
+        Process::start(command, "kwok", &self.scratch)
+    }
+
     /// Makes a namespace.
     pub fn namespace(&self, name: &str) -> Result<()> {
         let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });

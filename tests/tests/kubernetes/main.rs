@@ -5,5 +5,6 @@ mod names;
 mod outage;
 mod peers;
 mod policies;
+mod scale;
 mod shared;
 mod stage;
