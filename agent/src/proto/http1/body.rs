@@ -180,7 +180,7 @@ fn has_last_chunk(bytes: &[u8]) -> bool {
         let zeros = line.iter().take_while(|&&byte| byte == b'0').count();
         zeros > 0 && matches!(line.get(zeros), None | Some(b';' | b' ' | b'\t'))
     };
-    before.ends_with(b"\r") && ended.flatten().any(last)
+    (before.is_empty() || before.ends_with(b"\r")) && ended.flatten().any(last)
 }
 
 /// The last bytes of a stream, as far back as they are known without a hole.

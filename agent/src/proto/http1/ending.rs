@@ -16,7 +16,7 @@ impl Http1 {
         let answered = self.queue.back().is_some_and(|last| last.response_whole);
         let held = self.queue.back().is_some_and(|last| last.holds_body);
         let (request, next) = match &self.client.state {
-            State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Behind),
+            State::Body(Body::Windows(tail)) => (tail.ends_chunked(), State::Behind(false)),
             State::Body(Body::Unknown(_)) => (answered, State::Resync),
             State::Body(body) => (answered && held, State::Withheld(Box::new(Withheld::nothing(*body)))),
             _ => (false, State::Resync),
@@ -25,11 +25,15 @@ impl Http1 {
             self.finish(Side::Client, out);
             self.client.state = next;
         }
-        let response = matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked());
-        if self.server.attached && response {
+        if self.response_looks_whole() {
             self.finish(Side::Server, out);
-            self.server.state = State::Behind;
+            self.server.state = State::Behind(false);
         }
+    }
+
+    /// The response's end was not certain, but it looks like one.
+    fn response_looks_whole(&self) -> bool {
+        self.server.attached && matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked())
     }
 
     /// The connection ended, or one side of it.
@@ -51,6 +55,8 @@ impl Http1 {
                 self.server.closed = true;
                 self.last_response_ends(out);
             }
+            // What looks like an end is one: whoever has all of an answer may close with a reset.
+            Close::Reset(_) if self.response_looks_whole() => self.finish(Side::Server, out),
             Close::Reset(_) | Close::Gone | Close::Forgotten(_) => {}
         }
         self.promote(out);

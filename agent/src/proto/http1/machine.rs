@@ -43,8 +43,9 @@ pub(super) enum State {
     /// Bytes before were not seen: at the next chunk that certainly starts a message it goes on.
     Resync,
     /// Behind what looked like a message's end: as [`State::Resync`], but a chunk that is too short to be certain is
-    /// read as the start of a message until it can be none.
-    Behind,
+    /// read as the start of a message until it can be none; `true`: what was left out last did not end a line, so no
+    /// message starts there.
+    Behind(bool),
     /// Behind CONNECT, until its response; `true`: something was sent.
     Tunnel(bool),
 }
@@ -59,6 +60,8 @@ pub(super) struct Lane {
     pub(super) closed: bool,
     /// The head that is being read may turn out to be none: more of the message before it.
     pub(super) tried: bool,
+    /// When what was fed last passed.
+    heard_at: u64,
 }
 
 /// The HTTP/1 machine of one connection.
@@ -74,6 +77,10 @@ pub struct Http1 {
     pub(super) blind: bool,
     /// More than one request waited at a time.
     pub(super) pipelined: bool,
+    /// Bytes of the server passed among which the answer to a request that waits may have been.
+    pub(super) unread: bool,
+    /// A request came while a response was being read that lasts until the connection closes.
+    pub(super) asked_again: bool,
     /// A request was seen: this is HTTP.
     pub(super) proven: bool,
     /// Over: an upgrade, or both sides are done.
@@ -120,7 +127,7 @@ impl Http1 {
     /// A machine for a connection; `midway`: its first bytes were not seen.
     #[must_use]
     pub fn new(midway: bool) -> Self {
-        let lane = |state| Lane { state, attached: false, closed: false, tried: false };
+        let lane = |state| Lane { state, attached: false, closed: false, tried: false, heard_at: 0 };
         let (client, server) =
             if midway { (State::Resync, State::Resync) } else { (State::Open(Vec::new()), State::Head(None)) };
         Self {
@@ -130,6 +137,8 @@ impl Http1 {
             barrier: false,
             blind: midway,
             pipelined: false,
+            unread: false,
+            asked_again: false,
             proven: false,
             over: false,
             owed: 0,
@@ -198,7 +207,9 @@ impl Http1 {
                     // A trailer section that is longer than the kept tail hides its last chunk.
                     Body::Windows(tail) => tail.ends_with_empty_line() || tail.is_blank(),
                     Body::Unknown(_) => true,
-                    Body::Length(_) | Body::Chunked(_) | Body::Close => !self.server.attached,
+                    // Who asks again has taken what came for the whole answer.
+                    Body::Close => !self.server.attached || self.asked_again,
+                    Body::Length(_) | Body::Chunked(_) => !self.server.attached,
                 };
                 waits && open && line::starts_response(bytes)
             }
@@ -212,6 +223,9 @@ impl Http1 {
             Some(bytes) => body.take(bytes),
             None => body.skip(len),
         };
+        if side == Side::Server && self.ends_unseen() && self.queue.len() > 1 {
+            self.unread = true;
+        }
         if let Some(message) = self.message(side) {
             message.wire += taken.wire;
             message.last_at = at;
@@ -240,10 +254,12 @@ impl Http1 {
     pub(super) fn read(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
         let side = chunk.side;
         let mut rest = chunk.bytes;
+        // Messages start where segments do, for all that is known where an end was not certain.
+        let mut first = chunk.at != self.lane(side).heard_at;
         while !rest.is_empty() && !self.over {
             let done = chunk.bytes.len() - rest.len();
             let here = Stamp { at: chunk.at, seq: chunk.seq.wrapping_add(done as u32), by: chunk.by };
-            if done == 0 && self.lane(side).tried && starts(side, rest) {
+            if first && self.lane(side).tried && starts(side, rest) {
                 self.lane(side).state = State::Head(None);
                 self.lane(side).tried = false;
             }
@@ -257,7 +273,7 @@ impl Http1 {
                 },
                 State::Body(body) => {
                     let body = *body;
-                    if done == 0 && self.restarts(side, body, rest) {
+                    if first && self.restarts(side, body, rest) {
                         self.finish(side, out);
                         self.lane(side).state = State::Head(None);
                         0
@@ -269,20 +285,24 @@ impl Http1 {
                         self.client.state = State::Withheld(Box::new(withheld));
                         rest.len()
                     } else {
-                        self.body(side, Some(rest), 0, chunk.at, out) as usize
+                        let took = self.body(side, Some(rest), 0, chunk.at, out);
+                        self.pipelined |= self.unread;
+                        took as usize
                     }
                 }
                 State::Withheld(_) => {
                     self.withheld(Chunk { bytes: rest, ..chunk }, out);
                     rest.len()
                 }
-                State::Behind if done == 0 && begins(side, rest) => {
+                State::Behind(false) if first && rest.starts_with(b"\n") => 1,
+                State::Behind(false) if first && rest.starts_with(b"\r\n") => 2,
+                State::Behind(false) if first && begins(side, rest) => {
                     self.lane(side).state = State::Head(None);
                     self.lane(side).tried = true;
                     0
                 }
-                State::Resync | State::Behind => {
-                    if done == 0 && self.found(side, rest) {
+                State::Resync | State::Behind(_) => {
+                    if first && self.found(side, rest) {
                         self.lane(side).state = State::Head(None);
                         self.lane(side).tried = false;
                         0
@@ -290,6 +310,7 @@ impl Http1 {
                         self.over = true;
                         return Step::Done(NOT_HTTP);
                     } else {
+                        self.left_out(side, rest);
                         rest.len()
                     }
                 }
@@ -310,6 +331,8 @@ impl Http1 {
                     Err(step) => return step,
                 },
             };
+            // Empty lines before a message are no part of it.
+            first &= rest.iter().take(took).all(|byte| matches!(byte, b'\r' | b'\n'));
             rest = rest.get(took..).unwrap_or_default();
         }
         Step::Continue
@@ -354,6 +377,21 @@ impl Http1 {
         }
     }
 
+    /// Bytes pass that are not known to be of any message.
+    fn left_out(&mut self, side: Side, bytes: &[u8]) {
+        match side {
+            // They may have been a request.
+            Side::Client => {
+                self.barrier = true;
+                self.blind = true;
+            }
+            Side::Server => self.unread |= self.queue.front().is_some_and(|front| !front.response_whole),
+        }
+        if let State::Behind(within) = &mut self.lane(side).state {
+            *within = !bytes.ends_with(b"\n");
+        }
+    }
+
     /// Looks for a message's certain start, and counts a client's turns that are none.
     fn found(&mut self, side: Side, bytes: &[u8]) -> bool {
         match side {
@@ -372,6 +410,7 @@ impl Http1 {
 impl Parser for Http1 {
     fn feed(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
         let step = self.read(chunk, out);
+        self.lane(chunk.side).heard_at = chunk.at;
         self.last_at = chunk.at;
         self.last_side = Some(chunk.side);
         step
@@ -388,6 +427,7 @@ impl Parser for Http1 {
             // An unknown number of bytes: whatever was being read, its end can't be told.
             if let State::Body(body) = &mut self.lane(side).state {
                 *body = Body::Unknown(Tail::default());
+                self.unread |= side == Side::Server && self.queue.len() > 1;
             } else {
                 self.missed(side, 0, gap.at, why, out);
             }
@@ -396,6 +436,8 @@ impl Parser for Http1 {
             left -= match &mut self.lane(side).state {
                 State::Body(_) => {
                     let taken = self.body(side, None, left, gap.at, out);
+                    // What was not kept of a segment is more of what it began with, which was no head.
+                    self.pipelined |= self.unread && gap.lost.is_none();
                     self.answers_missed(side, self.queue.len().saturating_sub(1), why, out);
                     taken
                 }
@@ -412,11 +454,15 @@ impl Parser for Http1 {
                 | State::Head(_)
                 | State::Withheld(_)
                 | State::Resync
-                | State::Behind => {
+                | State::Behind(_) => {
                     self.missed(side, left, gap.at, why, out);
                     left
                 }
             };
+        }
+        if gap.lost.is_none() {
+            // What follows at the same time is the end of the same segment.
+            self.lane(side).heard_at = gap.at;
         }
         self.last_at = gap.at;
         self.last_side = Some(side);

@@ -10,6 +10,9 @@ use super::line::RequestLine;
 use super::machine::{BEYOND_WINDOW, HTTP2, Headed, Http1, NOT_HTTP, QUIET, State, UPGRADED};
 use super::queue::Pending;
 
+/// `error.type` of a call whose answer is no HTTP, or contradicts itself.
+const MALFORMED_RESPONSE: &str = "malformed_response";
+
 fn http(call: &mut Call) -> &mut Http {
     let Operation::Http(http) = &mut call.operation;
     http
@@ -50,7 +53,7 @@ impl Http1 {
                     None => Headed::Took(took),
                 }
             }
-            Scanned::Invalid => self.not_a_head(side, bytes),
+            Scanned::Invalid => self.not_a_head(side, bytes, out),
         }
     }
 
@@ -73,9 +76,9 @@ impl Http1 {
     }
 
     /// Bytes where a start line should be.
-    fn not_a_head(&mut self, side: Side, bytes: &[u8]) -> Headed {
+    fn not_a_head(&mut self, side: Side, bytes: &[u8], out: &mut Vec<Call>) -> Headed {
         if std::mem::take(&mut self.lane(side).tried) {
-            self.lane(side).state = State::Behind;
+            self.lane(side).state = State::Behind(!bytes.ends_with(b"\n"));
             return Headed::Took(bytes.len());
         }
         if !self.proven && self.queue.is_empty() && !self.client_has_start() {
@@ -89,9 +92,9 @@ impl Http1 {
                 self.blind = true;
             }
             Side::Server => {
-                if let Some(front) = self.queue.front_mut() {
-                    front.call.error.get_or_insert("malformed_response");
-                }
+                self.malformed_answer(out);
+                self.server.state = State::Behind(!bytes.ends_with(b"\n"));
+                return Headed::Took(bytes.len());
             }
         }
         self.lane(side).state = State::Resync;
@@ -134,9 +137,20 @@ impl Http1 {
         if self.server.attached && matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked())
         {
             self.finish(Side::Server, out);
-            self.server.state = State::Behind;
+            self.server.state = State::Behind(false);
         }
-        self.answers_missed(Side::Server, self.queue.len(), BEYOND_WINDOW, out);
+        self.answered_malformed(out);
+        if std::mem::take(&mut self.unread) {
+            self.answers_missed(Side::Server, self.queue.len(), BEYOND_WINDOW, out);
+            if matches!(self.server.state, State::Resync | State::Behind(_)) {
+                self.missed_response(BEYOND_WINDOW, false, out);
+            }
+        }
+        // Where the direction turns a message may start.
+        if matches!(self.server.state, State::Resync | State::Behind(_)) {
+            self.server.state = State::Behind(false);
+        }
+        self.asked_again = self.server.attached && matches!(self.server.state, State::Body(Body::Close));
         let admitted = self.admits(head.first.at);
         if admitted {
             let content = if head.cut || framing == Framing::Invalid { None } else { Some(0) };
@@ -177,7 +191,8 @@ impl Http1 {
             };
             let holds_body = head.fields.expects && body.is_some();
             self.queue.push(Pending { call, request_whole: false, response_whole: false, holds_body });
-            self.pipelined |= self.queue.len() > 1;
+            // Behind an answer whose end was not certain one that waits alone is not pipelined.
+            self.pipelined |= self.queue.len() - usize::from(self.ends_unseen()) > 1;
         }
         self.client.attached = admitted;
         if let Some(body) = body {
@@ -227,7 +242,7 @@ impl Http1 {
             _ if no_body => Framing::Length(0),
             _ if head.cut => Framing::Invalid,
             Framing::Invalid => {
-                call.error.get_or_insert("malformed_response");
+                call.error.get_or_insert(MALFORMED_RESPONSE);
                 Framing::Close
             }
             framing => framing,
@@ -247,7 +262,7 @@ impl Http1 {
             Some(body) => self.server.state = State::Body(body),
             None if head.cut => {
                 self.finish(Side::Server, out);
-                self.server.state = State::Resync;
+                self.server.state = State::Behind(false);
             }
             None => self.finish(Side::Server, out),
         }
@@ -267,8 +282,30 @@ impl Http1 {
         }
     }
 
+    /// Bytes of the server that are no head answer the first request that waits.
+    fn malformed_answer(&mut self, out: &mut Vec<Call>) {
+        let Some(front) = self.queue.front_mut().filter(|front| !front.response_whole) else { return };
+        front.call.error.get_or_insert(MALFORMED_RESPONSE);
+        if self.queue.len() > 1 {
+            // Whether the next status line answers it or the one behind it can't be told.
+            self.queue.pop(End::Complete, None, out);
+            self.missed_response(MALFORMED_RESPONSE, false, out);
+        }
+    }
+
+    /// A further request says that they were all of that answer.
+    fn answered_malformed(&mut self, out: &mut Vec<Call>) {
+        let waits = self.queue.front().filter(|front| front.call.response.is_none());
+        if waits.is_some_and(|front| front.call.error == Some(MALFORMED_RESPONSE)) {
+            self.queue.pop(End::Complete, None, out);
+        }
+    }
+
     /// The message that a direction was in is whole.
     pub(super) fn finish(&mut self, side: Side, out: &mut Vec<Call>) {
+        if side == Side::Server {
+            self.unread = false;
+        }
         let lane = self.lane(side);
         lane.state = State::Head(None);
         if !std::mem::take(&mut lane.attached) {
@@ -292,7 +329,7 @@ impl Http1 {
                         self.queue.pop(End::Complete, None, out);
                     } else if self.request_looks_whole() {
                         self.finish(Side::Client, out);
-                        self.client.state = State::Behind;
+                        self.client.state = State::Behind(false);
                     }
                 }
             }
@@ -302,7 +339,8 @@ impl Http1 {
     /// The request's end was not certain, but it looks like one.
     pub(super) fn request_looks_whole(&self) -> bool {
         match &self.client.state {
-            State::Body(Body::Windows(tail)) => tail.ends_chunked(),
+            // A trailer section that is longer than the kept tail hides its last chunk.
+            State::Body(Body::Windows(tail)) => tail.ends_chunked() || tail.ends_with_empty_line(),
             State::Body(Body::Unknown(tail)) => tail.ends_with_empty_line(),
             _ => false,
         }
@@ -339,10 +377,10 @@ impl Http1 {
                     if self.queue.len() > usize::from(self.server.attached) {
                         self.finish(Side::Server, out);
                         self.server.state = State::Resync;
-                        self.missed_response(why, out);
+                        self.missed_response(why, false, out);
                     }
                 } else {
-                    self.missed_response(why, out);
+                    self.missed_response(why, true, out);
                 }
             }
         }
@@ -351,16 +389,21 @@ impl Http1 {
     /// Of a response whose end is not certain, bytes passed unseen while further requests wait: their answers may have
     /// been among them. One that waits alone is answered by the next status line: no answer precedes its request.
     pub(super) fn answers_missed(&mut self, side: Side, wait: usize, why: &'static str, out: &mut Vec<Call>) {
-        let open = matches!(self.server.state, State::Body(Body::Windows(_) | Body::Unknown(_)));
-        if side == Side::Server && open && self.server.attached && wait > 1 {
+        if side == Side::Server && self.ends_unseen() && wait > 1 {
             self.finish(Side::Server, out);
             self.server.state = State::Resync;
-            self.missed_response(why, out);
+            self.missed_response(why, false, out);
         }
     }
 
-    /// A response's head was not seen: which of the waiting requests it answered can't be known.
-    fn missed_response(&mut self, why: &'static str, out: &mut Vec<Call>) {
+    /// Of the response that is being read the end is not certain.
+    pub(super) fn ends_unseen(&self) -> bool {
+        self.server.attached && matches!(self.server.state, State::Body(Body::Windows(_) | Body::Unknown(_)))
+    }
+
+    /// Responses' heads were not seen, one at least or (not `certain`) perhaps none: which of the waiting requests they
+    /// answered can't be known.
+    fn missed_response(&mut self, why: &'static str, certain: bool, out: &mut Vec<Call>) {
         if self.queue.front().is_some_and(|front| front.response_whole) {
             // Its request still flows; what was missed answers nothing that is known.
             return;
@@ -371,9 +414,10 @@ impl Http1 {
         }
         self.client.attached = false;
         self.server.attached = false;
-        if lost > 1 {
+        let owed = lost.saturating_sub(u64::from(certain));
+        if owed > 0 {
             self.barrier = true;
-            self.owed += lost - 1;
+            self.owed += owed;
         }
     }
 }

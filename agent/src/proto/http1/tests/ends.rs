@@ -205,3 +205,48 @@ fn forgotten_for_another_reason_is_lost() {
     talk.c(GET).end(Close::Forgotten("connection_table_full"));
     talk.is(&["GET / - 27/0 - lost(connection_table_full)"]);
 }
+
+#[test]
+fn an_answer_that_is_no_http_does_not_take_the_next_one() {
+    for bad in
+        ["HTTP/1.1 2000 X\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n", "oh\r\n\r\n"]
+    {
+        for size in [1, 7, 1000] {
+            let mut talk = Talk::new();
+            let say = |talk: &mut Talk, bytes: &str| bytes.as_bytes().chunks(size).for_each(|piece| _ = talk.s(piece));
+            talk.c("GET /0 HTTP/1.1\r\n\r\n");
+            say(&mut talk, "HTTP/1.1 204 No\r\n\r\n");
+            talk.c("GET /1 HTTP/1.1\r\n\r\n");
+            say(&mut talk, bad);
+            talk.c("GET /2 HTTP/1.1\r\n\r\n");
+            say(&mut talk, "HTTP/1.1 201 Y\r\nContent-Length: 1\r\n\r\nx");
+            talk.is(&[
+                "GET /0 204 19/0 19/0 complete",
+                "GET /1 - 19/0 - complete malformed_response",
+                "GET /2 201 19/0 38/1 complete",
+            ]);
+        }
+    }
+}
+
+#[test]
+fn behind_an_answer_that_is_no_http_a_pipeline_is_not_guessed() {
+    let mut talk = Talk::new();
+    talk.c("GET /0 HTTP/1.1\r\n\r\nGET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").s("oh\r\n\r\n");
+    talk.s("HTTP/1.1 204 No\r\n\r\n").s("HTTP/1.1 204 No\r\n\r\n");
+    talk.is(&[
+        "GET /0 - 19/0 - complete malformed_response",
+        "GET /1 - 19/0 - lost(malformed_response)",
+        "GET /2 - 19/0 - lost(malformed_response)",
+    ]);
+}
+
+#[test]
+fn who_asks_again_has_taken_what_came_for_the_answer() {
+    // `identity` is no coding any more (RFC 9112 section 7), and many clients go by the length all the same.
+    let mut talk = Talk::new();
+    talk.c("GET /0 HTTP/1.1\r\n\r\n");
+    talk.s("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc");
+    talk.c("GET /1 HTTP/1.1\r\n\r\n").s("HTTP/1.1 204 No\r\n\r\n");
+    talk.is(&["GET /0 200 19/0 70/3 complete", "GET /1 204 19/0 19/0 complete"]);
+}

@@ -1,9 +1,10 @@
 //! Bytes that were not kept, or not seen.
 
-use crate::proto::{Close, Parser, Side, Step};
+use crate::model::Thread;
+use crate::proto::{Chunk, Close, Gap, Parser, Side, Step};
 
-use super::super::NOT_HTTP;
-use super::Talk;
+use super::super::{Http1, NOT_HTTP};
+use super::{Talk, line};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -67,7 +68,7 @@ fn windows_end_with_silence_or_a_close() {
     talk.is(&["GET / 200 27/0 5064/? complete"]);
     let mut talk = begin();
     talk.end(Close::Reset(None));
-    talk.is(&["GET / 200 27/0 5064/? reset connection_reset"]);
+    talk.is(&["GET / 200 27/0 5064/? complete"]);
 }
 
 #[test]
@@ -282,4 +283,112 @@ fn what_goes_on_behind_a_likely_end_is_no_message() {
     talk.s("HTT").s("x is no status line").s("more\r\n").s(OK);
     talk.is(&["GET / 200 27/0 5064/? complete", "GET / 200 27/0 40/2 complete"]);
     assert_eq!(talk.calls[1].error, None);
+}
+
+#[test]
+fn requests_behind_a_response_whose_end_was_not_kept_wait_for_theirs() {
+    // Nothing of the server passed since they were sent, so none of their answers can have been missed.
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("\r\n\r\n").c(GET).c("GET /2 HTTP/1.1\r\n\r\n");
+    talk.c("GET /3 HTTP/1.1\r\n\r\n").s(OK).s(OK).s(OK);
+    talk.is(&[
+        "GET / 200 27/0 5056/? complete",
+        "GET / 200 27/0 40/2 complete",
+        "GET /2 200 19/0 40/2 complete",
+        "GET /3 200 19/0 40/2 complete",
+    ]);
+}
+
+#[test]
+fn an_answer_that_was_perhaps_missed_is_not_taken_for_the_next_one() {
+    // More of the first response passes, and perhaps the second one. Which request the next one answers can't be told.
+    for lost in [None, Some("ring_full")] {
+        let mut talk = Talk::new();
+        talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("more").c(GET).miss(S, 100, lost).s("more");
+        talk.c("GET /2 HTTP/1.1\r\n\r\n").s(OK).s(OK).quiet().c(GET).s(OK);
+        talk.is(&[
+            "GET / 200 27/0 5160/? complete",
+            "GET / - 27/0 - lost(beyond_window)",
+            "GET / 200 27/0 40/2 complete",
+        ]);
+    }
+}
+
+#[test]
+fn without_pipelining_one_missed_answer_costs_one_call() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("more").c(GET).miss(S, 40, Some("ring_full"));
+    talk.c("GET /2 HTTP/1.1\r\n\r\n").s(OK).c("GET /3 HTTP/1.1\r\n\r\n").s(OK);
+    talk.is(&[
+        "GET / 200 27/0 5096/? complete",
+        "GET / - 27/0 - lost(beyond_window)",
+        "GET /2 200 19/0 40/2 complete",
+        "GET /3 200 19/0 40/2 complete",
+    ]);
+}
+
+#[test]
+fn a_last_chunk_that_begins_what_is_kept() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("\nx\r\n000\r\nX-Sum: 1\r\n\r\n").quiet();
+    talk.is(&["GET / 200 27/0 5073/? complete"]);
+}
+
+#[test]
+fn the_end_of_a_segment_starts_no_message() {
+    // Of a long segment the start and the end were kept; the end reads like a request, or like an answer.
+    let look = "GET /phantom HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut http = Http1::new(false);
+    let mut calls = Vec::new();
+    let by = Thread::default();
+    let head = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab";
+    http.feed(Chunk { side: C, at: 1, seq: 0, bytes: head.as_bytes(), by }, &mut calls);
+    http.gap(Gap { side: C, at: 1, seq: 50, len: 9000, lost: None }, &mut calls);
+    http.feed(Chunk { side: C, at: 1, seq: 9050, bytes: look.as_bytes(), by }, &mut calls);
+    http.feed(Chunk { side: C, at: 2, seq: 9080, bytes: b"more\r\n0\r\n\r\n", by }, &mut calls);
+    http.feed(Chunk { side: S, at: 3, seq: 0, bytes: OK.as_bytes(), by }, &mut calls);
+    assert_eq!(calls.iter().map(line).collect::<Vec<_>>(), ["PUT / 200 9096/? 40/2 complete"]);
+}
+
+#[test]
+fn an_answer_in_pieces_behind_a_cut_head() {
+    // HEAD has no body, so the next answer may begin with any segment, however short.
+    let mut talk = Talk::new();
+    talk.c("HEAD / HTTP/1.1\r\n\r\n").s("HTTP/1.1 200 OK\r\nSet-Cookie: ").miss(S, 9000, None).c(GET);
+    OK.as_bytes().chunks(3).for_each(|piece| _ = talk.s(piece));
+    assert_eq!(talk.told()[1], "GET / 200 27/0 40/2 complete");
+}
+
+#[test]
+fn an_answer_that_was_not_made_out_is_not_made_up_for_by_the_next() {
+    let mut talk = Talk::new();
+    talk.c(GET).s(OK).c(GET).miss(S, 3, Some("ring_full")).c("GET /2 HTTP/1.1\r\n\r\n");
+    talk.s("P/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").c("GET /3 HTTP/1.1\r\n\r\n").s(OK);
+    talk.is(&[
+        "GET / 200 27/0 40/2 complete",
+        "GET / - 27/0 - lost(ring_full)",
+        "GET /2 - 19/0 - lost(beyond_window)",
+        "GET /3 200 19/0 40/2 complete",
+    ]);
+}
+
+#[test]
+fn behind_an_upload_with_long_trailers_the_next_request_comes_in_pieces() {
+    let mut talk = Talk::new();
+    talk.c("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4000\r\nabc").miss(C, 40_000, None);
+    talk.c("0123456789012345678901234567\r\n\r\n").s(OK);
+    for piece in ["\r\nO", "PT", "IONS ", "/next HTTP/1.1", "\r\n\r\n"] {
+        talk.c(piece);
+    }
+    talk.s(OK);
+    talk.is(&["PUT / 200 40087/? 40/2 complete", "OPTIONS /next 200 26/0 40/2 complete"]);
+}
+
+#[test]
+fn midway_an_answer_in_pieces_is_the_answer() {
+    let mut talk = Talk::midway();
+    talk.s("an older answer").c(GET);
+    OK.as_bytes().chunks(3).for_each(|piece| _ = talk.s(piece));
+    talk.c("GET /2 HTTP/1.1\r\n\r\n").s(OK);
+    talk.is(&["GET / 200 27/0 40/2 complete", "GET /2 200 19/0 40/2 complete"]);
 }
