@@ -211,7 +211,9 @@ impl Http1 {
                     Body::Close => !self.server.attached || self.asked_again,
                     Body::Length(_) | Body::Chunked(_) => !self.server.attached,
                 };
-                waits && open && line::starts_response(bytes)
+                // Who did not ask before has an answer whole when it asks again: what follows is the next one.
+                let certain = line::starts_response(bytes) || (!self.pipelined && begins(side, bytes));
+                waits && open && certain
             }
         }
     }
@@ -276,6 +278,7 @@ impl Http1 {
                     if first && self.restarts(side, body, rest) {
                         self.finish(side, out);
                         self.lane(side).state = State::Head(None);
+                        self.lane(side).tried = !starts(side, rest);
                         0
                     } else if done == 0
                         && side == Side::Client

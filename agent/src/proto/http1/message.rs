@@ -133,18 +133,18 @@ impl Http1 {
             _ if connect => None,
             framing => Body::new(framing),
         };
-        // A further request says that a response which looked whole is whole.
-        if self.server.attached && matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked())
-        {
-            self.finish(Side::Server, out);
-            self.server.state = State::Behind(false);
-        }
         self.answered_malformed(out);
         if std::mem::take(&mut self.unread) {
             self.answers_missed(Side::Server, self.queue.len(), BEYOND_WINDOW, out);
             if matches!(self.server.state, State::Resync | State::Behind(_)) {
                 self.missed_response(BEYOND_WINDOW, false, out);
             }
+        }
+        // A further request says that a response which looked whole is whole.
+        if self.server.attached && matches!(self.server.state, State::Body(Body::Windows(tail)) if tail.ends_chunked())
+        {
+            self.finish(Side::Server, out);
+            self.server.state = State::Behind(false);
         }
         // Where the direction turns a message may start.
         if matches!(self.server.state, State::Resync | State::Behind(_)) {
@@ -191,8 +191,9 @@ impl Http1 {
             };
             let holds_body = head.fields.expects && body.is_some();
             self.queue.push(Pending { call, request_whole: false, response_whole: false, holds_body });
-            // Behind an answer whose end was not certain one that waits alone is not pipelined.
-            self.pipelined |= self.queue.len() - usize::from(self.ends_unseen()) > 1;
+            // Behind an answer whose end is not certain one that waits alone is not pipelined.
+            let answered = self.ends_unseen() || self.asked_again;
+            self.pipelined |= self.queue.len() - usize::from(answered) > 1;
         }
         self.client.attached = admitted;
         if let Some(body) = body {

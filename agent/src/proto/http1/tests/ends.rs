@@ -247,6 +247,6 @@ fn who_asks_again_has_taken_what_came_for_the_answer() {
     let mut talk = Talk::new();
     talk.c("GET /0 HTTP/1.1\r\n\r\n");
     talk.s("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc");
-    talk.c("GET /1 HTTP/1.1\r\n\r\n").s("HTTP/1.1 204 No\r\n\r\n");
+    talk.c("GET /1 HTTP/1.1\r\n\r\n").s("HTTP/").s("1.1 204 No\r\n\r\n");
     talk.is(&["GET /0 200 19/0 70/3 complete", "GET /1 204 19/0 19/0 complete"]);
 }

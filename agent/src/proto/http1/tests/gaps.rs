@@ -392,3 +392,22 @@ fn midway_an_answer_in_pieces_is_the_answer() {
     talk.c("GET /2 HTTP/1.1\r\n\r\n").s(OK);
     talk.is(&["GET / 200 27/0 40/2 complete", "GET /2 200 19/0 40/2 complete"]);
 }
+
+#[test]
+fn an_answer_in_pieces_behind_one_whose_end_was_not_kept() {
+    // The trailer section is longer than what is kept of the end.
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("trailers\r\n\r\n").c(GET);
+    OK.as_bytes().chunks(3).for_each(|piece| _ = talk.s(piece));
+    talk.c("GET /2 HTTP/1.1\r\n\r\n").s(OK);
+    talk.is(&["GET / 200 27/0 5064/? complete", "GET / 200 27/0 40/2 complete", "GET /2 200 19/0 40/2 complete"]);
+}
+
+#[test]
+fn an_end_behind_which_an_answer_was_missed_is_not_the_first_one() {
+    // The second response was taken for more of the first one, and ends like one.
+    let mut talk = Talk::new();
+    talk.c(GET).s(format!("{CHUNKED}5\r\nab")).miss(S, 5000, None).s("more").c(GET);
+    talk.s(format!("x{CHUNKED}1\r\nx\r\n0\r\n\r\n")).c("GET /2 HTTP/1.1\r\n\r\n").s(OK);
+    talk.is(&["GET / 200 27/0 5115/? complete", "GET / - 27/0 - lost(beyond_window)"]);
+}
