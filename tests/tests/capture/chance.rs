@@ -8,6 +8,8 @@ use weir_tests::truth::{Row, Sides};
 
 /// Conversations; each has its own seed, which failures name.
 const CONVERSATIONS: u64 = 150;
+/// Seeds of conversations that were told wrong once: answers given to the request behind theirs.
+const ONCE_WRONG: [u64; 4] = [230, 600, 724, 1766];
 /// Calls of one conversation at most.
 const CALLS: u64 = 12;
 
@@ -178,7 +180,7 @@ fn a4_conversations_by_chance() -> Result<()> {
     let agent = Agent::start(&["privacy.level=standard"])?;
     let from = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let mut played = Vec::new();
-    for seed in from..from + CONVERSATIONS {
+    for seed in (from..from + CONVERSATIONS).chain(ONCE_WRONG) {
         let case = Chance(seed).conversation(seed);
         played.push((play(&case.turns, usize::MAX)?, case));
     }

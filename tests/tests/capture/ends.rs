@@ -109,6 +109,55 @@ fn a5_each_end_has_its_word() -> Result<()> {
     agent.finish()
 }
 
+/// Answers that can't be read, or whose end is not where they say: the answers behind them stay with their requests.
+fn crooked() -> Vec<Case> {
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (first, last) = ("HTTP/1.1 204 No\r\n\r\n", "HTTP/1.1 201 Yes\r\nContent-Length: 1\r\n\r\nx");
+    let around = |name: &str, answer: &str, row: Row| {
+        Case::joined(
+            name,
+            vec![
+                Case::one("before", get("/1"), first, Row::new("GET", "/1", 204, 0, 0)),
+                Case::one("it", get("/2"), answer, row),
+                Case::one("behind", get("/3"), last, Row::new("GET", "/3", 201, 0, 1)),
+                Case::one("last", get("/4"), first, Row::new("GET", "/4", 204, 0, 0)),
+            ],
+        )
+    };
+    let unread = || partial("GET", "/2", None, (0, None), "complete", "malformed_response");
+    vec![
+        around("a status of two digits", "HTTP/1.1 99 X\r\nContent-Length: 0\r\n\r\n", unread()),
+        around("a status of four digits", "HTTP/1.1 2000 X\r\nContent-Length: 0\r\n\r\n", unread()),
+        around("a line that is none", "well\r\n\r\n", unread()),
+        around(
+            "identity beside a length",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc",
+            Row::new("GET", "/2", 200, 0, 3),
+        ),
+    ]
+}
+
+#[test]
+fn a5_behind_a_crooked_answer_each_keeps_its_own() -> Result<()> {
+    let agent = Agent::start(&["privacy.level=standard"])?;
+    let mut played = Vec::new();
+    // An answer whose first byte came alone is not yet known to be HTTP: behind it a line that is none ends the watch.
+    for size in [usize::MAX, 7] {
+        for case in crooked() {
+            played.push((play(&case.turns, size)?, case));
+        }
+    }
+    let ports: Vec<u16> = played.iter().map(|(port, _)| *port).collect();
+    let calls = agent.calls(&ports, 8 * played.len())?;
+    for (port, case) in &played {
+        let sides = Sides::of(calls.iter().filter(|call| call.server().port() == *port).cloned().collect());
+        case.check("client", &sides.client)?;
+        case.check("server", &sides.server)?;
+        sides.linked()?;
+    }
+    agent.finish()
+}
+
 #[test]
 fn a5_nginx_refuses_a_large_body_early() -> Result<()> {
     let nginx = Nginx::start(&Setup { server: "client_max_body_size 1k;", ..Setup::default() })?;

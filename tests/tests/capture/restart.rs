@@ -12,7 +12,7 @@ use weir_tests::place;
 use weir_tests::process;
 use weir_tests::truth::{Row, Sides, unique_spans};
 use weir_tests::wait;
-use weir_tests::wire::Wire;
+use weir_tests::wire::{Server, Wire};
 
 /// One request on a keep-alive connection.
 fn get(wire: &mut Wire, path: &str, status: u16) -> Result<Row> {
@@ -48,6 +48,27 @@ fn a10_connections_older_than_the_agent() -> Result<()> {
             ensure!(call.service.pid == Some(own), "not of {own}: {call:?}");
         }
     }
+    agent.finish()
+}
+
+/// A server whose answers come in a few bytes at a time, on a connection that is older than the agent.
+#[test]
+fn a10_an_older_connection_answered_in_pieces() -> Result<()> {
+    let server = Server::start(|mut wire| {
+        for nth in 0..4 {
+            wire.request()?;
+            wire.send_by(5, format!("HTTP/1.1 20{nth} Yes\r\nContent-Length: 2\r\n\r\nok").as_bytes())?;
+        }
+        wire.read_to_end().map(drop)
+    })?;
+    let mut wire = Wire::connect(server.address())?;
+    get(&mut wire, "/0", 200)?;
+    let agent = Agent::start(&["privacy.level=standard"])?;
+    let rows = [1, 2, 3].map(|nth| get(&mut wire, &format!("/{nth}"), 200 + nth));
+    drop(wire);
+    let rows = rows.into_iter().collect::<Result<Vec<_>>>()?;
+    Sides::of(agent.calls(&[server.port()], 6)?).are(&rows)?;
+    server.stop()?;
     agent.finish()
 }
 
