@@ -44,7 +44,7 @@ pub mod state {
     /// Start of a trailer line.
     pub const TRAILER: u16 = 5;
     /// First state whose number depends on the rules.
-    pub const FREE: u16 = 98;
+    pub const FREE: u16 = 108;
 }
 
 /// Nothing.
@@ -95,6 +95,10 @@ pub const ACT_FLAG: u16 = 21;
 pub const ACT_NOT_HTTP: u16 = 22;
 /// The connection preface of HTTP/2 (RFC 9113 §3.4).
 pub const ACT_HTTP2: u16 = 23;
+/// The version is 1.0.
+pub const ACT_OLD: u16 = 24;
+/// A path starts behind a scheme without an authority: [`ARGUMENT`] is the state at its first slash.
+pub const ACT_ROOT: u16 = 25;
 
 /// Why a head is ambiguous: servers are known to read it differently. Rules marked strict drop it, others let it pass.
 pub mod unclear {
@@ -104,7 +108,7 @@ pub mod unclear {
     pub const ENCODED: u16 = 1 << 1;
     /// `%` without two hexadecimal digits.
     pub const PERCENT: u16 = 1 << 2;
-    /// `..` below more segments than are remembered ([`super::DEPTH`]).
+    /// `..` below more segments than are counted.
     pub const DEEP: u16 = 1 << 3;
     /// Whitespace where RFC 9112 §3 has none.
     pub const SPACE: u16 = 1 << 4;
@@ -112,7 +116,7 @@ pub mod unclear {
     pub const FIELD: u16 = 1 << 5;
     /// More than one `Content-Length`, or one that is not a number below 2^53.
     pub const LENGTH: u16 = 1 << 6;
-    /// A `Transfer-Encoding` that does not end in `chunked`, or more than one.
+    /// A `Transfer-Encoding` that does not end in `chunked`, more than one, or one in HTTP/1.0 (RFC 9112 §6.1).
     pub const CODING: u16 = 1 << 7;
     /// `Content-Length` beside `Transfer-Encoding` (RFC 9112 §6.3).
     pub const BOTH: u16 = 1 << 8;
@@ -124,9 +128,10 @@ pub mod unclear {
     pub const BARE_CR: u16 = 1 << 11;
     /// The rules changed in the middle of the head.
     pub const CHANGED: u16 = 1 << 12;
-    /// Bytes were not seen, or more of them were in one segment than are read.
+    /// Bytes were not seen, more of them were in one segment than are read, or one was urgent: servers leave that out of
+    /// the stream, but for those that ask for it.
     pub const UNSEEN: u16 = 1 << 13;
-    /// Bytes that are not HTTP/1.
+    /// Bytes that are not HTTP/1, or a method that is no token.
     pub const NOT_HTTP: u16 = 1 << 14;
     /// HTTP/2 without TLS.
     pub const HTTP2: u16 = 1 << 15;
@@ -134,8 +139,11 @@ pub mod unclear {
     pub const TARGET: u16 = DOTS | ENCODED | PERCENT | DEEP;
 }
 
-/// Path segments that are remembered for `..`.
+/// Path segments that are remembered for `..`. Behind them no pattern has a segment that could still be matched
+/// ([`SEGMENTS`]): they are all alike, and only counted.
 pub const DEPTH: usize = 16;
+/// Segments that a pattern may have.
+pub const SEGMENTS: usize = DEPTH - 2;
 
 /// `seen`: a `Content-Length`.
 pub const SEEN_LENGTH: u8 = 1;
@@ -147,6 +155,8 @@ pub const SEEN_CHUNKED: u8 = 4;
 pub const SEEN_HOST: u8 = 8;
 /// `seen`: an absolute-form target, whose host wins (RFC 9112 §3.2.2).
 pub const SEEN_AUTHORITY: u8 = 16;
+/// `seen`: HTTP/1.0.
+pub const SEEN_OLD: u8 = 32;
 
 /// What a byte brought about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,11 +198,11 @@ pub struct Judge {
     /// Its first digit.
     pub high: u8,
     /// Path segments so far.
-    pub depth: u8,
+    pub depth: u16,
     /// `SEEN_*`.
     pub seen: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// Where the path's segments started.
     pub slashes: [u16; DEPTH],
 }
@@ -212,7 +222,7 @@ impl Judge {
         high: 0,
         depth: 0,
         seen: 0,
-        reserved: [0; 2],
+        reserved: 0,
         slashes: [0; DEPTH],
     };
 }
@@ -338,6 +348,8 @@ fn act<T: Table>(table: &T, regs: &mut Judge, action: u16, argument: u16, accept
         ACT_AUTHORITY => {
             regs.host = accepted;
             regs.seen |= SEEN_AUTHORITY;
+            // The slashes before it are not the path's.
+            regs.depth = 0;
             push(regs);
         }
         ACT_AUTHORITY_PATH => {
@@ -403,6 +415,11 @@ fn act<T: Table>(table: &T, regs: &mut Judge, action: u16, argument: u16, accept
             regs.state = state::START;
         }
         ACT_FLAG => regs.unclear |= argument,
+        ACT_OLD => regs.seen |= SEEN_OLD,
+        ACT_ROOT => {
+            regs.slashes[0] = argument;
+            regs.depth = 1;
+        }
         ACT_HTTP2 => {
             regs.unclear |= unclear::HTTP2;
             regs.state = state::NOT_HTTP;
@@ -423,22 +440,22 @@ fn push(regs: &mut Judge) {
     if depth < DEPTH {
         regs.slashes[depth & (DEPTH - 1)] = regs.state;
     }
-    regs.depth = if regs.depth == u8::MAX { u8::MAX } else { regs.depth + 1 };
+    if regs.depth == u16::MAX {
+        regs.unclear |= unclear::DEEP;
+    } else {
+        regs.depth += 1;
+    }
 }
 
 /// RFC 3986 §5.2.4: drops the last segment; at the root there is none to drop.
 #[inline(always)]
 fn pop(regs: &mut Judge) {
     regs.unclear |= unclear::DOTS;
-    if usize::from(regs.depth) > DEPTH {
-        regs.unclear |= unclear::DEEP;
-        regs.state = state::TARGET;
-        return;
-    }
     if regs.depth > 1 {
         regs.depth -= 1;
     }
-    regs.state = regs.slashes[usize::from(regs.depth).wrapping_sub(1) & (DEPTH - 1)];
+    let above = usize::from(regs.depth).wrapping_sub(1);
+    regs.state = regs.slashes[if above < DEPTH { above } else { DEPTH - 1 } & (DEPTH - 1)];
 }
 
 /// What the path without its last segment accepts; the state stays where the target ended.
@@ -459,6 +476,9 @@ fn head(regs: &mut Judge) -> Signal {
     if regs.seen & SEEN_CODING != 0 {
         if regs.seen & SEEN_LENGTH != 0 {
             regs.unclear |= unclear::BOTH;
+        }
+        if regs.seen & SEEN_OLD != 0 {
+            regs.unclear |= unclear::CODING;
         }
         if regs.seen & SEEN_CHUNKED != 0 {
             regs.state = state::CHUNK;

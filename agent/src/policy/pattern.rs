@@ -9,12 +9,15 @@
 //! | `;` in a segment | the segment's end; parameters are not compared |
 //! | `?`, `#` | the path's end |
 //! | `%2F`, `%5C`, `\`, encoded or raw control characters, raw octets above 0x7f | no pattern's character; ambiguous |
-//! | scheme and authority (absolute-form) | host, then path; the host wins over `Host` (RFC 9112 §3.2.2) |
+//! | any scheme, with an authority (absolute-form) | host, then path; the host wins over `Host` (RFC 9112 §3.2.2) |
+//! | any scheme, without an authority | path |
 //! | host in any case, with a port, with a trailing dot | the host in lower case |
 //!
 //! An ambiguous head is met by rules marked strict, whatever its path; other rules judge it by this table.
 
 use std::fmt;
+
+use weir_common::judge::SEGMENTS;
 
 /// Longest pattern, bytes.
 pub const PATTERN_MAX: usize = 256;
@@ -63,6 +66,9 @@ impl PathPattern {
             for part in inner.split('/') {
                 segments.push(segment(part).map_err(fail)?);
             }
+        }
+        if segments.len() > SEGMENTS {
+            return Err(fail("it has more than 14 segments: a shorter prefix meets the same and more"));
         }
         let template = segments.contains(&Segment::Any);
         Ok(Self { segments, whole: exact || template, text: text.into() })
@@ -141,11 +147,13 @@ fn decoded(byte: u8) -> u16 {
 /// A target's path as segments of symbols, by the table above; absent for asterisk- and authority-form. Characters that
 /// no pattern can name become symbol 0. A trailing slash adds no segment.
 fn normal(target: &str) -> Option<Vec<Vec<u16>>> {
-    let path = match target.find("://") {
-        Some(at) if ["http", "https"].iter().any(|scheme| scheme.eq_ignore_ascii_case(&target[..at])) => {
-            let rest = &target[at + 3..];
-            rest.find(['/', '?', '#']).map_or("/", |at| if rest[at..].starts_with('/') { &rest[at..] } else { "/" })
-        }
+    let path = match target.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => match rest.strip_prefix("//") {
+            Some(rest) => {
+                rest.find(['/', '?', '#']).map_or("/", |at| if rest[at..].starts_with('/') { &rest[at..] } else { "/" })
+            }
+            None => rest,
+        },
         _ => target,
     };
     let path = &path.as_bytes()[..path.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len())];
@@ -190,6 +198,12 @@ fn normal(target: &str) -> Option<Vec<Vec<u16>>> {
 }
 
 const DOT: u16 = b'.' as u16;
+
+/// RFC 3986 §3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
 
 /// A host that a rule names: lower case, without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,10 +2,11 @@
 
 use weir_common::judge::{
     ACT_CHUNK, ACT_CHUNKED, ACT_CODING, ACT_DIGIT, ACT_FLAG, ACT_HEAD, ACT_HEX, ACT_HOST, ACT_HOST_END, ACT_LENGTH,
-    ACT_MESSAGE, ACT_NONE, ACT_NOT_HTTP, ACT_PATH, ACT_PATH_HEAD, ACT_PATH_UP, ACT_UP_HEAD, CLASSES, state, unclear,
+    ACT_MESSAGE, ACT_NONE, ACT_NOT_HTTP, ACT_OLD, ACT_PATH, ACT_PATH_HEAD, ACT_PATH_UP, ACT_UP_HEAD, CLASSES, state,
+    unclear,
 };
 
-use super::rows::{CR, LF, ODD_SPACE, Rows, SPACE, TAB, is_token, printable};
+use super::rows::{CR, LF, ODD_SPACE, Rows, SPACE, TAB, is_token};
 
 /// Where a path, a query or a host may end: states that the rules' own states lead to.
 #[derive(Clone, Copy, Debug)]
@@ -197,17 +198,28 @@ fn coding(rows: &mut Rows, line: u16, line_cr: u16) -> (u16, u16) {
 
 fn targets(rows: &mut Rows, lines: Lines, end: u16) -> Exits {
     let Lines { line, line_cr, skip, host } = lines;
-    let version = rows.add(0, ACT_NONE, 0);
-    rows.fill(version, version);
-    rows.on(version, CR, line_cr);
-    rows.on(version, LF, line);
-    let extra = rows.like(version, ACT_FLAG, unclear::SPACE);
-    for from in [version, extra] {
+    let other = rows.add(0, ACT_NONE, 0);
+    rows.fill(other, other);
+    rows.on(other, CR, line_cr);
+    rows.on(other, LF, line);
+    let extra = rows.like(other, ACT_FLAG, unclear::SPACE);
+    let version = rows.like(other, ACT_NONE, 0);
+    let mut at = vec![version, extra];
+    let mut states = vec![other, version, extra];
+    for (index, &byte) in b"HTTP/1.0".iter().enumerate() {
+        let next = rows.like(other, if index == 7 { ACT_OLD } else { ACT_NONE }, 0);
+        for from in at {
+            rows.on_letter(from, byte, next);
+        }
+        at = vec![next];
+        states.push(next);
+    }
+    for from in states {
         rows.on(from, SPACE, extra);
         rows.on(from, TAB, extra);
         rows.on(from, ODD_SPACE, extra);
     }
-    let stray = rows.like(version, ACT_FLAG, unclear::BARE_CR);
+    let stray = rows.like(other, ACT_FLAG, unclear::BARE_CR);
     let bare_cr = rows.add(stray, ACT_NONE, 0);
     rows.on(bare_cr, LF, end);
     let query = rows.add(0, ACT_NONE, 0);
@@ -256,10 +268,15 @@ fn chunks(rows: &mut Rows) {
     let digit = rows.add(wrong, ACT_HEX, 0);
     rows.on(digit, CR, cr);
     rows.on(digit, LF, done_odd);
-    for class in [SPACE, printable(b';')] {
-        rows.on(digit, class, extension);
+    // Whitespace may stand before an extension, not in place of one (RFC 9112 §7.1.1).
+    let space = rows.add(wrong, ACT_NONE, 0);
+    rows.on(space, CR, cr);
+    rows.on(space, LF, done_odd);
+    for from in [digit, space] {
+        rows.on(from, SPACE, space);
+        rows.on(from, TAB, space);
+        rows.on_byte(from, b';', extension);
     }
-    rows.on(digit, TAB, extension);
     rows.fill(state::CHUNK, wrong);
     for from in [state::CHUNK, digit] {
         for byte in *b"0123456789abcdefABCDEF" {

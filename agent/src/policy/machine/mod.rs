@@ -205,9 +205,17 @@ fn start(rows: &mut Rows, methods: &[(Box<str>, u16)], target: u16) {
         rows.on(state, TAB, method_odd);
         rows.on(state, ODD_SPACE, method_odd);
     };
-    tokens(rows, other, other);
-    rows.accept(other, NO_METHOD);
-    ends(rows, other);
+    // Some servers take any word for a method; what holds control characters is another protocol's.
+    let odd = rows.add(state::NOT_HTTP, ACT_FLAG, unclear::NOT_HTTP);
+    for class in 1..rows::CR {
+        let token = is_token(class + b' ');
+        rows.on(other, class, if token { other } else { odd });
+        rows.on(odd, class, odd);
+    }
+    for state in [other, odd] {
+        rows.accept(state, NO_METHOD);
+        ends(rows, state);
+    }
     let root = rows.like(other, ACT_NONE, 0);
     let words = methods.iter().map(|(name, accept)| (name.as_bytes(), *accept));
     for (word, number) in words.chain([(b"PRI".as_slice(), u16::MAX)]) {
@@ -232,8 +240,9 @@ fn start(rows: &mut Rows, methods: &[(Box<str>, u16)], target: u16) {
     // The first byte is a state of its own: it starts the request.
     for class in 0..CLASSES as u8 {
         let next = rows.0[usize::from(root)][usize::from(class)];
-        if class < rows::CR && is_token(class + b' ') {
-            let first = rows.like(next, ACT_FIRST, 0);
+        if (1..rows::CR).contains(&class) {
+            let odd = if is_token(class + b' ') { 0 } else { unclear::NOT_HTTP };
+            let first = rows.like(next, ACT_FIRST, odd);
             rows.on(state::START, class, first);
         }
     }
@@ -246,13 +255,5 @@ fn start(rows: &mut Rows, methods: &[(Box<str>, u16)], target: u16) {
     }
     for class in [SPACE, TAB, ODD_SPACE] {
         rows.on(state::START, class, space);
-    }
-}
-
-fn tokens(rows: &mut Rows, state: u16, next: u16) {
-    for class in 0..rows::CR {
-        if is_token(class + b' ') {
-            rows.on(state, class, next);
-        }
     }
 }

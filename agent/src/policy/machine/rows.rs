@@ -139,7 +139,7 @@ impl Rows {
 
 /// Behind the method: which form the target has (RFC 9112 §3.2). Returns the state right behind the space.
 pub(super) fn target(rows: &mut Rows, exits: super::head::Exits, root: u16, authority: u16) -> u16 {
-    use weir_common::judge::{ACT_FLAG, ACT_NONE, state, unclear};
+    use weir_common::judge::{ACT_FLAG, ACT_NONE, ACT_ROOT, state, unclear};
     let other = state::TARGET;
     rows.on(other, SPACE, exits.path_space);
     rows.on(other, TAB, exits.path_odd);
@@ -149,26 +149,20 @@ pub(super) fn target(rows: &mut Rows, exits: super::head::Exits, root: u16, auth
     let start = rows.add(other, ACT_NONE, 0);
     rows.follow(start, other);
     rows.on_byte(start, b'/', root);
-    let mut at = rows.like(other, ACT_NONE, 0);
-    rows.on_letter(start, b'h', at);
-    for &byte in b"ttp" {
-        let next = rows.like(other, ACT_NONE, 0);
-        rows.on_letter(at, byte, next);
-        at = next;
+    // Servers take any scheme (RFC 3986 §3.1), and some of them one without an authority behind it.
+    let scheme = rows.like(other, ACT_NONE, 0);
+    let colon = rows.like(other, ACT_NONE, 0);
+    let slash = rows.like(root, ACT_ROOT, root);
+    for byte in b'a'..=b'z' {
+        rows.on_letter(start, byte, scheme);
+        rows.on_letter(scheme, byte, scheme);
     }
-    let secure = rows.like(other, ACT_NONE, 0);
-    rows.on_letter(at, b's', secure);
-    let mut from = vec![at, secure];
-    for &byte in b":/" {
-        let next = rows.like(other, ACT_NONE, 0);
-        for &from in &from {
-            rows.on_byte(from, byte, next);
-        }
-        from = vec![next];
+    for byte in *b"0123456789+-." {
+        rows.on_byte(scheme, byte, scheme);
     }
-    for from in from {
-        rows.on_byte(from, b'/', authority);
-    }
+    rows.on_byte(scheme, b':', colon);
+    rows.on_byte(colon, b'/', slash);
+    rows.on_byte(slash, b'/', authority);
     let spaces = rows.like(start, ACT_FLAG, unclear::SPACE);
     for from in [start, spaces] {
         rows.on(from, SPACE, spaces);
