@@ -67,6 +67,8 @@ pub const SLOT_FORCE: u32 = 1 << 9;
 pub const SLOT_REQUEST: u32 = 1 << 10;
 /// Its limit counts per client address; without it, per slot.
 pub const SLOT_PER_CLIENT: u32 = 1 << 11;
+/// With [`SLOT_PER_CLIENT`]: of IPv6 addresses the first 64 bits count.
+pub const SLOT_PER_NETWORK: u32 = 1 << 13;
 /// It outlives the agent: its deadline, not the agent's heartbeat, ends it.
 pub const SLOT_OUTLIVES: u32 = 1 << 12;
 
@@ -167,7 +169,7 @@ const _: () = assert!(size_of::<IdentityKey>() == 24);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LimitKey {
-    /// Client's address, or zeros.
+    /// Client's address, with zeros behind its network where that is what counts; or zeros.
     pub client: [u8; 16],
     /// The slot.
     pub slot: u64,

@@ -131,8 +131,12 @@ pub(crate) struct Conn {
     pub told: u32,
     /// 1: a request has begun to arrive that nobody has read yet.
     pub fresh: u8,
+    /// 1: `turn` is known.
+    pub turned: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 2],
+    /// Sequence number at which the last request began that came after a payload of the server's.
+    pub turn: u32,
     /// The held request's payload.
     pub hold: [u8; HOLD],
 

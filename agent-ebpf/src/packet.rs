@@ -10,6 +10,8 @@ pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 /// RST.
 pub(crate) const RST: u8 = 4;
+/// URG: the urgent pointer counts.
+pub(crate) const URG: u8 = 0x20;
 
 /// First payload bytes that are looked at.
 pub(crate) const PEEK: usize = 16;
@@ -49,7 +51,7 @@ pub(crate) use word;
 
 /// Why a packet is no segment to look at.
 pub(crate) enum Other {
-    /// Its headers can't be read.
+    /// Its headers can't be read, or it has more of them than are followed ([`HEADERS`]).
     Unreadable,
     /// UDP from or to port 53.
     Dns,
@@ -81,22 +83,25 @@ pub(crate) fn parse(skb: *mut __sk_buff) -> Result<Option<Packet>, Other> {
     elsewhere(skb, total)
 }
 
+/// Where a packet's TCP header starts; `None`: not TCP, or not readable.
+#[inline(always)]
+pub(crate) fn tcp(skb: *mut __sk_buff) -> Option<u32> {
+    let mut b = [0u8; 12];
+    // SAFETY: `b` is 12 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 12) } != 0 {
+        return None;
+    }
+    match b[0] >> 4 {
+        4 if b[9] == 6 => Some(u32::from(b[0] & 15) * 4),
+        6 => ipv6(skb, b[6]).ok()?,
+        _ => None,
+    }
+}
+
 /// TCP flags of a packet without payload or with it; 0: not TCP, or not readable.
 #[inline(always)]
 pub(crate) fn flags(skb: *mut __sk_buff) -> u8 {
-    let mut b = [0u8; 40];
-    // SAFETY: `b` is 40 bytes long.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), 0, b.as_mut_ptr().cast(), 40) } != 0 {
-        return 0;
-    }
-    let tcp = match b[0] >> 4 {
-        4 if b[9] == 6 => u32::from(b[0] & 15) * 4,
-        6 => match ipv6(skb, b[6]) {
-            Ok(Some(at)) => at,
-            _ => return 0,
-        },
-        _ => return 0,
-    };
+    let Some(tcp) = tcp(skb) else { return 0 };
     let mut flags = [0u8; 1];
     // SAFETY: `flags` is a byte long.
     if unsafe { bpf_skb_load_bytes(skb.cast(), tcp + 13, flags.as_mut_ptr().cast(), 1) } != 0 {
@@ -140,20 +145,14 @@ fn elsewhere(skb: *mut __sk_buff, total: u32) -> Result<Option<Packet>, Other> {
         },
         _ => return Ok(None),
     };
-    let mut t = [0u8; 16];
-    let tcp = if ip == 20 {
-        t.copy_from_slice(&b[20..36]);
-        &t
-    } else {
-        // SAFETY: `t` is 16 bytes long.
-        if unsafe { bpf_skb_load_bytes(skb.cast(), ip, t.as_mut_ptr().cast(), 16) } != 0 {
-            return Err(Other::Unreadable);
-        }
-        &t
-    };
-    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
-    let ack = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
-    Ok(segment(total, ip, u32::from(tcp[12]), tcp[13], seq, ack))
+    // To where it would lie: the stack is short.
+    // SAFETY: `b` has 16 bytes from there on.
+    if ip != 20 && unsafe { bpf_skb_load_bytes(skb.cast(), ip, b.as_mut_ptr().add(20).cast(), 16) } != 0 {
+        return Err(Other::Unreadable);
+    }
+    let seq = u32::from_be_bytes([b[24], b[25], b[26], b[27]]);
+    let ack = u32::from_be_bytes([b[28], b[29], b[30], b[31]]);
+    Ok(segment(total, ip, u32::from(b[32]), b[33], seq, ack))
 }
 
 /// Whether a UDP header at `at` is from or to port 53.
@@ -168,30 +167,55 @@ fn datagram(skb: *mut __sk_buff, at: u32) -> Result<Option<Packet>, Other> {
     if is(ports[0], ports[1]) || is(ports[2], ports[3]) { Err(Other::Dns) } else { Ok(None) }
 }
 
-/// Walks extension headers (RFC 8200 §4): hop-by-hop, routing, destination options; a fragment is not followed.
+/// Extension headers that are followed: all that a socket can be asked to send (RFC 3542 §6), and a fragment's. Any client
+/// may send them, and TCP takes what stands behind them.
+const HEADERS: u32 = 5;
+
+/// Walks extension headers (RFC 8200 §4): hop-by-hop, routing, destination options, and the header of a fragment that is
+/// the whole packet (RFC 6946), which reassembly leaves in place. Error: they can't be read, or there are too many.
 #[inline(always)]
 pub(crate) fn ipv6(skb: *mut __sk_buff, first: u8) -> Result<Option<u32>, ()> {
     let mut next = first;
     let mut at = 40u32;
-    for _ in 0..4 {
-        match next {
-            6 => return Ok(Some(at)),
-            0 | 43 | 60 => {
-                let mut head = [0u8; 2];
-                // SAFETY: `head` is 2 bytes long.
-                if unsafe { bpf_skb_load_bytes(skb.cast(), at, head.as_mut_ptr().cast(), 2) } != 0 {
-                    return Err(());
-                }
-                next = head[0];
-                at += (u32::from(head[1]) + 1) * 8;
-            }
-            _ => return Ok(None),
-        }
+    if next == 6 {
+        return Ok(Some(at));
     }
-    Ok(None)
+    let mut n = 0;
+    while n < HEADERS {
+        if !matches!(next, 0 | 43 | 44 | 60) {
+            return Ok(None);
+        }
+        let mut head = [0u8; 4];
+        // SAFETY: `head` is 4 bytes long.
+        if unsafe { bpf_skb_load_bytes(skb.cast(), at, head.as_mut_ptr().cast(), 4) } != 0 {
+            return Err(());
+        }
+        let fragment = next == 44;
+        if fragment && (head[2] != 0 || head[3] & 0xf9 != 0) {
+            return Ok(None);
+        }
+        next = head[0];
+        at += if fragment { 8 } else { (u32::from(head[1]) + 1) * 8 };
+        if next == 6 {
+            return Ok(Some(unknown(at, skb)));
+        }
+        n += 1;
+    }
+    Err(())
 }
 
-/// The ends of a received packet. `None`: not TCP without extension headers.
+/// The same number, of which the verifier knows nothing: what follows is the same for each number of headers, and it
+/// would walk it for each of them.
+#[inline(always)]
+fn unknown(mut at: u32, skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the context of a cgroup_skb program.
+    let by = unsafe { (*skb).len };
+    // SAFETY: arithmetic on registers: what is done is undone.
+    unsafe { core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) at, in(reg) by, options(nostack, pure, nomem)) };
+    at
+}
+
+/// The ends of a received packet. `None`: not TCP.
 #[inline(always)]
 pub(crate) fn ends(skb: *mut __sk_buff) -> Option<Ends> {
     let mut b = [0u8; 40];
@@ -220,14 +244,13 @@ pub(crate) fn ends(skb: *mut __sk_buff) -> Option<Ends> {
             ends.local[i] = b[24 + i];
             i += 1;
         }
-        ports = 40;
+        ports = ipv6(skb, b[6]).ok()??;
     }
-    let mut p = [0u8; 4];
-    // SAFETY: `p` is 4 bytes long.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), ports, p.as_mut_ptr().cast(), 4) } != 0 {
+    // SAFETY: `b` is longer than 4 bytes.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), ports, b.as_mut_ptr().cast(), 4) } != 0 {
         return None;
     }
-    ends.remote_port = u16::from_be_bytes([p[0], p[1]]);
-    ends.local_port = u16::from_be_bytes([p[2], p[3]]);
+    ends.remote_port = u16::from_be_bytes([b[0], b[1]]);
+    ends.local_port = u16::from_be_bytes([b[2], b[3]]);
     Some(ends)
 }

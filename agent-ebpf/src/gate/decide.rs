@@ -6,16 +6,23 @@ use weir_common::judge::state::NOT_HTTP;
 use weir_common::judge::unclear::{TARGET, UNSEEN};
 use weir_common::record::Way;
 use weir_common::verdict::{
-    Act, GateSlot, LimitKey, SLOT_PER_CLIENT, SLOT_STRICT, Slot, Standing, VERDICT_AMBIGUOUS, VERDICT_LIMITED,
+    Act, GateSlot, LimitKey, SLOT_PER_CLIENT, SLOT_PER_NETWORK, SLOT_STRICT, Slot, Standing, VERDICT_AMBIGUOUS,
+    VERDICT_LIMITED,
 };
 
-use super::read::{Step, around, done, go, matched, state_of};
+use super::read::{around, done, matched, on, state_of, todo, turns};
 use super::state::Gate;
 use super::table::{self, Met};
 use super::{DROP, PASS, early, state, tell};
 use crate::conn::{stage, staged};
 use crate::maps::{LIMITS, SLOTS_OF_RULES};
 use crate::track;
+
+/// Requests that one run decides about, and how far it reads for the next one: with the steps that the kernel allows, more
+/// than any segment holds that a network carries.
+const REQUESTS: u32 = 2;
+/// See [`REQUESTS`].
+const TURNS: u32 = 8;
 
 const _: () = assert!(size_of::<LimitKey>() == 24 && core::mem::offset_of!(LimitKey, slot) == 16);
 
@@ -73,32 +80,34 @@ pub(crate) fn decide<const EARLY: bool>(skb: *mut __sk_buff, way: Way) -> i32 {
         return PASS;
     }
     let half = staged!(gate, table) & 1;
-    stage!(gate, pick, staged!(gate, base));
-    stage!(gate, pick_rank, staged!(gate, base_rank));
-    stage!(gate, flags, 0);
-    stage!(gate, denies_now, staged!(gate, denies));
-    pick(gate, half, false);
-    pick(gate, half, true);
-    if staged!(gate, denies_now) == 0 {
+    let mut n = 0;
+    while n < if EARLY { 1 } else { REQUESTS } {
+        stage!(gate, pick, staged!(gate, base));
+        stage!(gate, pick_rank, staged!(gate, base_rank));
+        stage!(gate, flags, 0);
+        stage!(gate, denies_now, staged!(gate, denies));
+        pick(gate, half, false);
+        pick(gate, half, true);
+        if staged!(gate, denies_now) != 0 {
+            refuse::<EARLY>(skb, sk, gate, way);
+            // Should the rules change, it is read again when it comes again.
+            state::back(gate);
+            state::unlock(gate);
+            return DROP;
+        }
         if staged!(gate, judge.unclear) != 0 {
             table::count(GateSlot::AMBIGUOUS);
         }
         if staged!(gate, judge.state) == NOT_HTTP {
             return done::<EARLY>(gate);
         }
-        go(skb, way, if EARLY { Step::ReadEarly } else { Step::Read });
-        // The kernel allows no more steps for this segment.
-        table::count(GateSlot::UNREAD);
-        stage!(gate, synced, 0);
-        let verdict = if strict::<EARLY>(skb, sk, gate, way) { DROP } else { PASS };
-        state::unlock(gate);
-        return verdict;
+        turns::<TURNS>(skb, gate);
+        if staged!(gate, todo) != todo::DECIDE {
+            break;
+        }
+        n += 1;
     }
-    refuse::<EARLY>(skb, sk, gate, way);
-    // Should the rules change, it is read again when it comes again.
-    state::back(gate);
-    state::unlock(gate);
-    DROP
+    on::<EARLY>(skb, sk, gate, way)
 }
 
 /// Picks the slot of highest rank among those that met the request: of `allow` and `deny`, or, above the one that was
@@ -164,7 +173,11 @@ fn passes(gate: *mut Gate, index: u32, slot: &Slot) -> bool {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let per_client = slot.flags & SLOT_PER_CLIENT != 0;
-    let client = if per_client { [staged!(gate, client[0]), staged!(gate, client[1])] } else { [0, 0] };
+    let mut client = if per_client { [staged!(gate, client[0]), staged!(gate, client[1])] } else { [0, 0] };
+    // An IPv4 address's own words are 0 and a second one that begins with its mark.
+    if slot.flags & SLOT_PER_NETWORK != 0 && (client[0] != 0 || client[1] as u32 != track::MAPPED) {
+        client[1] = 0;
+    }
     // A `LimitKey`, word by word.
     let key = [client[0], client[1], u64::from(index)];
     let (cost, slack) = (slot.cost, slot.slack);

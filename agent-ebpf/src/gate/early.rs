@@ -12,10 +12,10 @@ use weir_common::verdict::{Bank, GateSlot, SLOT_RESET, SWITCH_ACTIVE, Slot, Stan
 use super::read::{Step, go};
 use super::state::{self, Gate};
 use super::table::{self, Met};
-use super::{DROP, PASS, ready};
+use super::{DROP, PASS, hidden, ready};
 use crate::conn::{Conn, stage, staged};
 use crate::maps::{BANKS, GATE_SCRATCH, SLOTS_OF_RULES};
-use crate::packet::{self, SYN};
+use crate::packet::{self, Other, SYN};
 use crate::{checksum, track};
 
 /// `begun`: a segment was read whose socket comes next.
@@ -31,11 +31,11 @@ pub(super) fn scratch() -> *mut Gate {
 #[inline(always)]
 pub(super) fn arriving(skb: *mut __sk_buff) -> i32 {
     let (mut payload, mut start) = (false, [0; 2]);
-    if let Ok(Some(packet)) = packet::parse(skb)
-        && packet.len != 0
-    {
+    match packet::parse(skb) {
         // It completes the handshake, so both streams begin here.
-        (payload, start) = (true, [packet.seq, packet.ack]);
+        Ok(Some(packet)) if packet.len != 0 => (payload, start) = (true, [packet.seq, packet.ack]),
+        Err(Other::Unreadable) => return hidden(),
+        _ => {}
     }
     let gate = scratch();
     if gate.is_null() {
@@ -82,6 +82,7 @@ pub(super) fn arrived(skb: *mut __sk_buff, gate: *mut Gate) -> i32 {
     // SAFETY: null, or a map value.
     stage!(gate, table, unsafe { bank.as_ref() }.map_or(0, |bank| bank.table));
     stage!(gate, readers, 1);
+    stage!(gate, urges, 0);
     state::start(gate);
     ready(gate, &packet, packet.seq);
     go(skb, Way::IN, Step::ReadEarly);

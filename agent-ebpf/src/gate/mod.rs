@@ -23,7 +23,7 @@ use weir_common::verdict::{Bank, GateSlot, SWITCH_ACTIVE, Standing};
 
 use crate::conn::{stage, staged};
 use crate::maps::{BANKS, GATE_SCRATCH};
-use crate::packet::{self, Packet};
+use crate::packet::{self, Other, Packet, URG};
 use crate::{checksum, knobs, track};
 use read::{Step, go};
 use state::Gate;
@@ -60,6 +60,8 @@ pub(crate) fn admit(skb: *mut __sk_buff, way: Way) -> i32 {
     }
     let packet = match packet::parse(skb) {
         Ok(Some(packet)) if packet.len != 0 => packet,
+        // TCP would read it all the same.
+        Err(Other::Unreadable) if way == Way::IN && conn.role != 0 => return hidden(),
         _ => return PASS,
     };
     if conn.role != Role::SERVER.0 && conn.role != Role::CLIENT.0 {
@@ -92,6 +94,13 @@ pub(crate) fn admit(skb: *mut __sk_buff, way: Way) -> i32 {
     requests(skb, sk, gate, way, &packet)
 }
 
+/// A segment that hides behind more headers than are followed: no stack sends it, and no rule could be kept.
+#[inline(always)]
+fn hidden() -> i32 {
+    table::count(GateSlot::UNREAD);
+    DROP
+}
+
 /// A segment of requests.
 #[inline(always)]
 fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, packet: &Packet) -> i32 {
@@ -112,6 +121,9 @@ fn requests(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, p
     }
     if !place(gate, sk, way, packet) {
         let todo = staged!(gate, todo);
+        if todo == UNSEEN {
+            table::count(GateSlot::UNREAD);
+        }
         let verdict =
             if todo == EARLY || (todo == UNSEEN && decide::strict::<false>(skb, sk, gate, way)) { DROP } else { PASS };
         state::unlock(gate);
@@ -216,7 +228,7 @@ const UNSEEN: u8 = 3;
 fn place(gate: *mut Gate, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool {
     let end = packet.seq.wrapping_add(packet.len);
     if staged!(gate, synced) == 0 {
-        if staged!(gate, turned) == 0 && !is_first(sk, way, packet.seq) {
+        if staged!(gate, turned) == 0 && !is_first(sk, way, packet.seq) && !turns(sk, packet.seq) {
             stage!(gate, todo, UNSEEN);
             return false;
         }
@@ -267,6 +279,15 @@ fn ready(gate: *mut Gate, packet: &Packet, at: u32) {
     stage!(gate, end, packet.offset + packet.len);
     stage!(gate, place, 0);
     stage!(gate, filled, 0);
+    // The reader looks up where.
+    stage!(gate, points, packet.flags & URG);
+}
+
+/// Whether a turn of its client starts at `seq`, on a connection of whose bytes the gate has read none.
+#[inline(always)]
+fn turns(sk: *mut bpf_sock, seq: u32) -> bool {
+    let conn = track::storage(sk.cast(), 0);
+    !conn.is_null() && staged!(conn, turned) != 0 && staged!(conn, turn) == seq
 }
 
 /// Whether no payload of this way passed before `seq`.

@@ -1,7 +1,8 @@
 //! Reads request heads byte by byte, up to one that a rule may meet.
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
-use aya_ebpf::helpers::generated::bpf_tail_call;
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_tail_call};
+use weir_common::judge::unclear::UNSEEN;
 use weir_common::judge::{Classes, Signal, quiet, step};
 use weir_common::record::Way;
 use weir_common::verdict::{GateSlot, MASKS as MASKS_MAX, Mask};
@@ -11,11 +12,16 @@ use super::table::{self, Half};
 use super::{DROP, PASS, decide, early, state};
 use crate::conn::{stage, staged};
 use crate::maps::{CLASSES, MASKS, STEPS_IN, STEPS_OUT};
-use crate::{copy, track};
+use crate::track::field;
+use crate::{copy, packet, track};
 
 /// Bytes that bring something about, and windows, that one run reads. With the steps that the kernel allows (33 tail
-/// calls) a segment's first 48 KiB of heads, or 250 chunks, are read; longer bodies are skipped at once.
-const TURNS: u32 = 24;
+/// calls) 32 KiB of heads, or 2000 such bytes, are read of a segment: of any segment that is no longer than that, so of
+/// any that a network carries which has no jumbo frames, all; bodies are skipped at once. More would take the kernel
+/// seconds to verify.
+const TURNS: u32 = 64;
+/// Bytes that a turn reads which bring nothing about, at most.
+const QUIET: u32 = 15;
 
 /// What the reader does next.
 pub(super) mod todo {
@@ -69,8 +75,14 @@ pub(crate) fn read<const EARLY: bool>(skb: *mut __sk_buff, way: Way) -> i32 {
     if gate.is_null() {
         return PASS;
     }
-    stage!(gate, todo, todo::READ);
-    turns(skb, gate);
+    urgent(skb, gate);
+    turns::<TURNS>(skb, gate);
+    on::<EARLY>(skb, sk, gate, way)
+}
+
+/// Goes on as the reader left off.
+#[inline(always)]
+pub(super) fn on<const EARLY: bool>(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way) -> i32 {
     let todo = staged!(gate, todo);
     if todo == todo::DECIDE {
         go(skb, way, if EARLY { Step::DecideEarly } else { Step::Decide });
@@ -85,8 +97,15 @@ pub(crate) fn read<const EARLY: bool>(skb: *mut __sk_buff, way: Way) -> i32 {
         state::unlock(gate);
         return PASS;
     }
-    // Not all of the segment could be read: what follows is read again from the next request that is certain to start.
+    // The kernel allows no more steps for this segment.
     table::count(GateSlot::UNREAD);
+    if field!(skb, __sk_buff, gso_segs) > 1 {
+        // Joined of several: its sender sends it again, one by one.
+        state::back(gate);
+        state::unlock(gate);
+        return DROP;
+    }
+    // What follows is read again from the next request that is certain to start.
     stage!(gate, synced, 0);
     let verdict = if decide::strict::<EARLY>(skb, sk, gate, way) { DROP } else { PASS };
     state::unlock(gate);
@@ -104,8 +123,10 @@ pub(super) fn done<const EARLY: bool>(gate: *mut Gate) -> i32 {
     PASS
 }
 
+/// Reads on for some turns; `todo` says what comes then.
 #[inline(always)]
-fn turns(skb: *mut __sk_buff, gate: *mut Gate) {
+pub(super) fn turns<const TURNS: u32>(skb: *mut __sk_buff, gate: *mut Gate) {
+    stage!(gate, todo, todo::READ);
     let half = staged!(gate, table) & 1;
     let classes = table::at::<Classes>(CLASSES.as_ptr(), half);
     if classes.is_null() {
@@ -130,6 +151,39 @@ fn turns(skb: *mut __sk_buff, gate: *mut Gate) {
     }
 }
 
+/// Notes the byte that the packet's urgent pointer leaves out of the stream; it may come later. Linux takes the pointer for
+/// one behind that byte (RFC 6093 §3.1).
+#[inline(always)]
+fn urgent(skb: *mut __sk_buff, gate: *mut Gate) {
+    if staged!(gate, points) == 0 {
+        return;
+    }
+    stage!(gate, points, 0);
+    let Some(tcp) = packet::tcp(skb) else { return };
+    let mut b = [0u8; 8];
+    // SAFETY: `b` is 8 bytes long.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), tcp + 12, b.as_mut_ptr().cast(), 8) } == 0 {
+        let behind = u32::from(u16::from_be_bytes([b[6], b[7]]));
+        let payload = staged!(gate, origin).wrapping_add(tcp + u32::from(b[0] >> 4) * 4);
+        stage!(gate, urgent, payload.wrapping_add(behind.saturating_sub(1)));
+        stage!(gate, urges, 1);
+    }
+}
+
+/// How far behind a place in the packet the urgent byte is.
+#[inline(always)]
+fn hole(gate: *mut Gate, at: u32) -> u32 {
+    let far = staged!(gate, urgent).wrapping_sub(staged!(gate, origin)).wrapping_sub(at);
+    if staged!(gate, urges) == 0 { u32::MAX } else { far }
+}
+
+/// The urgent byte was left out.
+#[inline(always)]
+fn skip_urgent(gate: *mut Gate) {
+    stage!(gate, urges, 0);
+    stage!(gate, judge.unclear, staged!(gate, judge.unclear) | UNSEEN);
+}
+
 /// Skips what is left of a body and loads the next window; false: there is nothing to read, or it can't be.
 #[inline(always)]
 fn fill(skb: *mut __sk_buff, gate: *mut Gate) -> bool {
@@ -137,17 +191,30 @@ fn fill(skb: *mut __sk_buff, gate: *mut Gate) -> bool {
     stage!(gate, place, 0);
     stage!(gate, filled, 0);
     let skip = staged!(gate, judge.skip);
-    let left = if at < end { u64::from(end.wrapping_sub(at)) } else { 0 };
-    if skip >= left {
-        stage!(gate, judge.skip, skip - left);
+    let left = if at < end { end.wrapping_sub(at) } else { 0 };
+    // How far the urgent byte is; it is no byte of a body.
+    let hole = hole(gate, at);
+    let holes = u64::from(hole < left);
+    let body = u64::from(left) - holes;
+    if skip >= body {
+        if holes != 0 {
+            skip_urgent(gate);
+        }
+        stage!(gate, judge.skip, skip - body);
         stage!(gate, at, end);
         stage!(gate, todo, todo::DONE);
         return false;
     }
     at = at.wrapping_add(skip as u32);
+    if holes != 0 && u64::from(hole) <= skip {
+        at = at.wrapping_add(1);
+        skip_urgent(gate);
+    }
     stage!(gate, judge.skip, 0);
     stage!(gate, at, at);
     let left = end.wrapping_sub(at);
+    let hole = self::hole(gate, at);
+    let left = if hole < left { hole } else { left };
     let len = if left < WINDOW as u32 { left } else { WINDOW as u32 };
     // SAFETY: a field of a live map value.
     let to = unsafe { (&raw mut (*gate).window).cast() };
@@ -163,7 +230,7 @@ fn fill(skb: *mut __sk_buff, gate: *mut Gate) -> bool {
 #[inline(always)]
 fn quiet_bytes(gate: *mut Gate, half: u32, classes: &Classes) {
     let mut n = 0;
-    while n < WINDOW {
+    while n < QUIET {
         let place = staged!(gate, place);
         if place >= staged!(gate, filled) {
             return;

@@ -66,6 +66,8 @@ pub(crate) struct Gate {
     pub at: u32,
     /// Payload's end in the packet.
     pub end: u32,
+    /// TCP sequence number of the urgent byte, which servers leave out of the stream; only while `urges` says so.
+    pub urgent: u32,
     /// Compiled table that `judge` ran on.
     pub table: u32,
     /// Rank of `base`.
@@ -110,8 +112,12 @@ pub(crate) struct Gate {
     pub flags: u8,
     /// 1: the allow-list saved it, and that is counted.
     pub saved: u8,
+    /// Not 0: the packet has an urgent pointer that is still to be read.
+    pub points: u8,
+    /// 1: `urgent` is still to come.
+    pub urges: u8,
     /// Zero.
-    pub more: [u8; 7],
+    pub more: [u8; 1],
 }
 
 /// Whoever reads heads for this connection keeps others out; false: somebody does already.
@@ -186,6 +192,8 @@ pub(super) fn adopt(from: *mut Gate, to: *mut Gate) {
     stage!(to, request, staged!(from, request));
     stage!(to, before_request, staged!(from, before_request));
     stage!(to, table, staged!(from, table));
+    stage!(to, urgent, staged!(from, urgent));
+    stage!(to, urges, staged!(from, urges));
     stage!(to, synced, 1);
 }
 

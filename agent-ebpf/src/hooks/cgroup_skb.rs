@@ -222,8 +222,12 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     stage!(to, segment.at, at);
     stage!(to, segment.way, way.0);
     let turn = conn.last != way.0 + 1;
-    conn.last = way.0 + 1;
     let request = conn.is_request(way);
+    if request && turn && conn.last != 0 {
+        conn.turn = staged!(to, segment.seq);
+        conn.turned = 1;
+    }
+    conn.last = way.0 + 1;
     let starts = if request {
         u32::from(staged!(to, request)) == like::YES
     } else {

@@ -89,8 +89,8 @@ struct Add {
     /// Requests of a limit that may come at once
     #[arg(long, requires = "rate")]
     burst: Option<u32>,
-    /// Whose rate it is [default: client]
-    #[arg(long, requires = "rate", value_parser = ["client", "rule"])]
+    /// Whose rate it is; network: all of an IPv6 /64 [default: client]
+    #[arg(long, requires = "rate", value_parser = ["client", "network", "rule"])]
     per: Option<String>,
     /// How a refused connection ends [default: reset]
     #[arg(long, value_parser = ["reset", "drop"])]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::machine::Conditions;
 use super::pattern::{HostPattern, PathPattern, PatternError};
 use super::prefix::{Prefix, PrefixError, disjoint};
-use super::rule::{Action, Ending, Limit, Mode, Rule, Source, Until, Who};
+use super::rule::{Action, Ending, Limit, Mode, Per, Rule, Source, Until, Who};
 use super::set::GROUPS_MAX;
 use super::written::{OneOrMore, WrittenEnd, WrittenLimit, WrittenRule};
 
@@ -291,8 +291,9 @@ fn rate(written: &WrittenLimit) -> Result<Limit, CheckError> {
     if burst == 0 || burst > 1_000_000 {
         return Err(CheckError::Value { key: "limit.burst", value: burst.to_string(), wanted: "1 to 1000000" });
     }
-    let per_client = word("limit.per", written.per.as_deref(), &[("client", true), ("rule", false)], "client or rule")?;
-    Ok(Limit { requests, per_ns, burst, per_client: written.per.is_none() || per_client })
+    let words = [Per::Client, Per::Network, Per::Rule].map(|per| (per.as_str(), per));
+    let per = word("limit.per", written.per.as_deref(), &words, "client, network or rule")?;
+    Ok(Limit { requests, per_ns, burst, per })
 }
 
 fn word<T: Copy + Default>(

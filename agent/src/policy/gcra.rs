@@ -15,14 +15,14 @@ pub fn passes(arrival: &mut u64, now: u64, cost: u64, slack: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::rule::Limit;
+    use crate::policy::rule::{Limit, Per};
     use crate::policy::shape::{cost, slack};
     use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn limit(requests: u32, per_ns: u64, burst: u32) -> (u64, u64) {
-        let limit = Limit { requests, per_ns, burst, per_client: true };
+        let limit = Limit { requests, per_ns, burst, per: Per::Client };
         (cost(limit), slack(limit))
     }
 

@@ -204,7 +204,7 @@ pub struct Buckets(HashMap<(Arc<str>, Option<IpAddr>), u64>);
 impl Buckets {
     /// Whether a client's request passes a rule's limit at `now`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn passes(&mut self, rule: &Arc<str>, limit: Limit, client: IpAddr, now: u64) -> bool {
-        let key = (Arc::clone(rule), limit.per_client.then_some(client));
+        let key = (Arc::clone(rule), limit.per.of(client));
         if self.0.len() >= BUCKETS && !self.0.contains_key(&key) {
             self.0.retain(|_, arrival| *arrival > now);
             if self.0.len() >= BUCKETS {
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::model::{Method, sample};
     use crate::policy::check::{Arrival, Nowhere, check};
-    use crate::policy::rule::Source;
+    use crate::policy::rule::{Per, Source};
 
     fn rules(written: &[serde_json::Value]) -> RuleSet {
         let mut set = RuleSet::new().unwrap();
@@ -425,13 +425,19 @@ mod tests {
 
     #[test]
     fn limits_count_each_client_and_forget_only_what_is_full() {
-        let limit = Limit { requests: 10, per_ns: 1_000_000_000, burst: 3, per_client: true };
+        let limit = Limit { requests: 10, per_ns: 1_000_000_000, burst: 3, per: Per::Client };
         let rule: Arc<str> = "l".into();
         let mut buckets = Buckets::default();
         let client = |n: u32| IpAddr::from(Ipv4Addr::from(n));
         let mut at = |n, now| buckets.passes(&rule, limit, client(n), now);
         assert_eq!((0..5).map(|_| at(1, 1)).filter(|passed| *passed).count(), 3);
         assert!(at(2, 1), "another client has its own");
+        let mut networks = Buckets::default();
+        let limit = Limit { per: Per::Network, ..limit };
+        let mut passes = |client: &str| networks.passes(&rule, limit, client.parse().unwrap(), 1);
+        assert_eq!((1..9).filter(|n| passes(&format!("2001:db8::{n}:1"))).count(), 3);
+        assert_eq!((1..9).filter(|n| passes(&format!("2001:db8:0:1::{n}"))).count(), 3);
+        assert_eq!((1..9).filter(|n| passes(&format!("::ffff:192.0.2.{n}"))).count(), 8);
         assert!(!at(1, 90_000_000));
         assert!(at(1, 100_000_001));
         let mut many = Buckets::default();

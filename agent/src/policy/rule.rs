@@ -1,7 +1,7 @@
 //! A rule as usable: everything about it was checked.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::machine::Conditions;
@@ -42,8 +42,45 @@ pub struct Limit {
     pub per_ns: u64,
     /// Requests that may come at once, at least 1.
     pub burst: u32,
-    /// Each client address has a bucket of its own; without it the rule has one.
-    pub per_client: bool,
+    /// Whose requests come from one bucket.
+    pub per: Per,
+}
+
+/// Who shares a bucket of a [`Limit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// Nobody: each client address has its own.
+    #[default]
+    Client,
+    /// Clients of one network: the first 64 bits of an IPv6 address, of which whoever has one has all that are below
+    /// (RFC 6177); each IPv4 address has its own.
+    Network,
+    /// All clients.
+    Rule,
+}
+
+impl Per {
+    /// CONTRACT's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Network => "network",
+            Self::Rule => "rule",
+        }
+    }
+
+    /// Whose bucket a client's requests come from; absent: everyone's. As the kernel half has it (`gate::decide`).
+    #[must_use]
+    pub fn of(self, client: IpAddr) -> Option<IpAddr> {
+        match (self, client) {
+            (Self::Rule, _) => None,
+            (Self::Network, IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
+                Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into())
+            }
+            _ => Some(client),
+        }
+    }
 }
 
 /// Whether a rule may drop.

@@ -2,12 +2,12 @@
 
 use weir_common::verdict::{
     Act, SLOT_ANY_CLIENT, SLOT_AT_CLIENT, SLOT_AT_SERVER, SLOT_ENFORCE, SLOT_FORCE, SLOT_HOST, SLOT_OUTLIVES,
-    SLOT_PATH, SLOT_PER_CLIENT, SLOT_REQUEST, SLOT_RESET, SLOT_STRICT, SLOT_USED, Slot,
+    SLOT_PATH, SLOT_PER_CLIENT, SLOT_PER_NETWORK, SLOT_REQUEST, SLOT_RESET, SLOT_STRICT, SLOT_USED, Slot,
 };
 
 use super::machine::Conditions;
 use super::prefix::Prefix;
-use super::rule::{Action, Ending, Limit, Mode, Rule};
+use super::rule::{Action, Ending, Limit, Mode, Per, Rule};
 use super::set::GroupBits;
 
 /// What rules that share a slot have in common.
@@ -84,9 +84,9 @@ impl Shape {
     /// The slot.
     pub(super) fn slot(&self) -> Slot {
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-        let (cost, slack, per_client) = match self.action {
-            Action::Limit(limit) => (cost(limit), slack(limit), limit.per_client),
-            _ => (0, 0, false),
+        let (cost, slack, per) = match self.action {
+            Action::Limit(limit) => (cost(limit), slack(limit), limit.per),
+            _ => (0, 0, Per::Rule),
         };
         Slot {
             until: self.until,
@@ -106,7 +106,8 @@ impl Shape {
                 | if self.at_client { SLOT_AT_CLIENT } else { SLOT_AT_SERVER }
                 | flag(self.force, SLOT_FORCE)
                 | flag(self.reads_requests, SLOT_REQUEST)
-                | flag(per_client, SLOT_PER_CLIENT)
+                | flag(per != Per::Rule, SLOT_PER_CLIENT)
+                | flag(per == Per::Network, SLOT_PER_NETWORK)
                 | flag(self.outlives, SLOT_OUTLIVES),
             port: self.port,
             server_len: self.server.map_or(0, |prefix| prefix.len),

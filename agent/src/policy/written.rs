@@ -154,7 +154,8 @@ pub struct WrittenLimit {
     /// Requests that may come at once; default: those of one `rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// `client` (default): a bucket for each client address; `rule`: one for all.
+    /// `client` (default): a bucket for each client address; `network`: for each `/64` of IPv6, of which one client has
+    /// every address; `rule`: one for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<String>,
 }

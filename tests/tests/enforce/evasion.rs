@@ -55,6 +55,8 @@ fn no_spelling_of_a_path_slips_past() -> Result<()> {
         get("http://a/admin"),
         get("http://a:80//admin"),
         get("HTTP://user@a/admin"),
+        get("foo://a/admin"),
+        get("a+b-c.1://a//admin?x"),
         "GET /admin\r\n".to_owned(),
         "GET /admin HTTP/1.0\r\n\r\n".to_owned(),
         format!("GET /admin HTTP/1.1\n{}\n", HOST.replace('\r', "")),

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use weir_tests::peers::nginx::Nginx;
+use weir_tests::netns::NetNs;
+use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::wire::Wire;
 
 use super::{enforcing, from, rule};
@@ -171,6 +172,69 @@ fn a_rule_s_own_rate_is_one_bucket() -> Result<()> {
     }
     ensure!(answered == 7, "{answered} passed of 8");
     ensure!(nginx.logged(11)?.len() == 11);
+    agent.finish()
+}
+
+/// Who has one address of a `/64` has all of them: such clients may share a bucket.
+#[test]
+fn a_network_has_one_bucket() -> Result<()> {
+    let netns = NetNs::new("net64")?;
+    for address in ["2001:db8::1/64", "2001:db8::2/64", "2001:db8:0:1::1/64"] {
+        netns.ip(&format!("addr add {address} dev lo nodad"))?;
+    }
+    let nginx = Nginx::start(&Setup { listen: &["[::]:PORT ipv6only=off"], netns: Some(&netns), ..Setup::default() })?;
+    let agent = enforcing(&[])?;
+    let port = nginx.port();
+    let passed = |path: &str, client: &str| -> Result<usize> {
+        let client: IpAddr = client.parse()?;
+        let server = if client.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { "2001:db8::1".parse()? };
+        netns.inside(|| {
+            let mut passed = 0;
+            for _ in 0..4 {
+                let mut wire = Wire::over(from(client, (server, port).into())?)?;
+                wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))?;
+                passed += usize::from(wire.answer("GET").is_ok());
+            }
+            Ok(passed)
+        })
+    };
+    let limit = |id, per| {
+        let path = format!("/{id}");
+        rule(&agent, id, &["--path", &path, "--rate", "1/h", "--burst", "3", "--per", per, "--port", &port.to_string()])
+    };
+    limit("network", "network")?;
+    limit("client", "client")?;
+    for (client, of_network, of_client) in [
+        ("2001:db8::1", 3, 3),
+        ("2001:db8::2", 0, 3),
+        ("2001:db8:0:1::1", 3, 3),
+        ("127.0.9.1", 3, 3),
+        ("127.0.9.2", 3, 3),
+    ] {
+        let got = (passed("/network", client)?, passed("/client", client)?);
+        ensure!(got == (of_network, of_client), "{client}: {got:?}");
+    }
+    agent.finish()
+}
+
+/// Requests in one segment take a token each, however many there are.
+#[test]
+fn pipelined_requests_take_a_token_each() -> Result<()> {
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&[])?;
+    rule(&agent, "rate", &["--path", "/l", "--rate", "1/h", "--burst", "60", "--port", &nginx.port().to_string()])?;
+    let mut wire = Wire::connect(nginx.address())?;
+    let get = "GET /l HTTP/1.1\r\nHost: a\r\n\r\n";
+    wire.send(get.repeat(50))?;
+    for n in 0..50 {
+        ensure!(wire.answer("GET").is_ok(), "request {n} of a burst of 60 was refused");
+    }
+    let _ = wire.send(get.repeat(50));
+    ensure!(wire.answer("GET").is_err(), "a hundred have passed a burst of 60");
+    let mut wire = Wire::connect(nginx.address())?;
+    let _ = wire.send(get.repeat(11));
+    ensure!(wire.answer("GET").is_err(), "more than 60 have passed");
+    ensure!(nginx.logged(50)?.len() == 50);
     agent.finish()
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod breaker;
 mod clients;
+mod disguise;
 mod early;
 mod evasion;
 mod evidence;

@@ -50,7 +50,7 @@ pub(super) fn document(rule: &Rule) -> Value {
     if let Action::Limit(limit) = rule.action {
         told["limit"] = json!({
             "requests": limit.requests, "seconds": limit.per_ns as f64 / 1e9, "burst": limit.burst,
-            "per": if limit.per_client { "client" } else { "rule" },
+            "per": limit.per.as_str(),
         });
     }
     told
