@@ -340,12 +340,15 @@ mod tests {
         assert_eq!(at(Rank::Behind), Rank::Usual);
         precedence.places().usual = Some(Attributes::default());
         assert_eq!(at(Rank::Behind), Rank::Behind);
+        let now = || precedence.places().set.1;
         let (one, other) = (precedence.ahead(), precedence.ahead());
-        assert_eq!((precedence.places().set.1, at(Rank::Behind)), (Rank::Ahead, Rank::Ahead));
+        assert_eq!(now(), Rank::Ahead);
+        assert_eq!(at(Rank::Behind), Rank::Ahead);
         drop(one);
         assert_eq!(at(Rank::Behind), Rank::Ahead);
         drop(other);
-        assert_eq!((precedence.places().set.1, at(Rank::Behind)), (Rank::Usual, Rank::Behind));
+        assert_eq!(now(), Rank::Usual);
+        assert_eq!(at(Rank::Behind), Rank::Behind);
     }
 
     #[test]
