@@ -1,6 +1,6 @@
 """A TCP client that writes its own IPv6 packets: `headers.py HOST PORT PATH CHAIN...`, from an address of this host's own.
 
-For each CHAIN (types of extension headers joined by commas: 0 hop-by-hop options, 43 routing, 44 a fragment that is the
+For each CHAIN, ten at most (types of extension headers joined by commas: 0 hop-by-hop options, 43 routing, 44 a fragment that is the
 whole packet, 60 destination options; `-`: none) a connection, with one segment behind these headers: `GET PATH`. Prints
 `CHAIN N`, N being how many of its bytes the server's TCP took. The kernel knows of none of these connections: its resets
 must not get out.
@@ -66,9 +66,11 @@ class Client:
 def main():
     host, port, path, *chains = sys.argv[1:]
     client = Client(host, int(port))
+    # Connections are left open: paths of other lengths have other ports.
+    first = 40000 + len(path) % 10 * 10
     for at, chain in enumerate(chains):
         kinds = [] if chain == "-" else [int(kind) for kind in chain.split(",")]
-        print(chain, client.ask(40000 + at, path, kinds), flush=True)
+        print(chain, client.ask(first + at, path, kinds), flush=True)
 
 
 main()
