@@ -173,11 +173,8 @@ impl Agent {
         let mut resolver = Resolver::new(translate::identity(settings))?;
         let (meter, clock, older) = (Arc::new(Meter::default()), Arc::new(Offset::new()), Arc::new(Older::default()));
         let recent = recent(settings, &meter)?;
-        let metrics = Arc::new(Metrics::new(Bound::default()));
         let graph = empty_graph(settings);
-        let exported = Arc::new(Ledger::default());
-        relate(&metrics, &graph);
-        metrics.sample(Sampler::new(settings.traces.sample));
+        let (metrics, exported) = (measured(settings, &graph), Arc::new(Ledger::default()));
         let exporter = reload::exporter(settings, &metrics, &exported)?;
         let own = std::process::id();
         let to_load = translate::load(settings, own);
@@ -307,6 +304,14 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 fn empty_graph(settings: &Settings) -> Arc<Mutex<Graph>> {
     let graph = Graph::new(graph::Settings::default(), clock::unix_ns()).beside(Arc::clone(&settings.hosts));
     Arc::new(Mutex::new(graph))
+}
+
+/// Metrics, those of the graph's edges among them.
+fn measured(settings: &Settings, graph: &Arc<Mutex<Graph>>) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::new(Bound::default()));
+    relate(&metrics, graph);
+    metrics.sample(Sampler::new(settings.traces.sample));
+    metrics
 }
 
 /// The store of recent calls.

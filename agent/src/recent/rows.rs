@@ -18,7 +18,7 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Rows {
     /// Number of the first.
     first: u64,
-    rows: Vec<Row>,
+    calls: Vec<Row>,
     /// Method (unless known), target, host and user agent of each call.
     texts: String,
     connections: Vec<Arc<Connection>>,
@@ -69,7 +69,7 @@ impl Rows {
         let room = |of: fn(&Self) -> usize| like.map_or(0, |like| of(like) + of(like) / 8);
         Self {
             first,
-            rows: Vec::with_capacity(room(|like| like.rows.len())),
+            calls: Vec::with_capacity(room(|like| like.calls.len())),
             texts: String::with_capacity(room(|like| like.texts.len())),
             connections: Vec::with_capacity(room(|like| like.connections.len())),
             services: Vec::with_capacity(room(|like| like.services.len())),
@@ -81,7 +81,7 @@ impl Rows {
 
     /// Nothing is added any more: room that is left is given back.
     pub(super) fn close(&mut self) {
-        self.rows.shrink_to_fit();
+        self.calls.shrink_to_fit();
         self.texts.shrink_to_fit();
         self.connections.shrink_to_fit();
         self.services.shrink_to_fit();
@@ -90,23 +90,23 @@ impl Rows {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.calls.len()
     }
 
     /// Number of the call behind the last.
     pub(super) fn end(&self) -> u64 {
-        self.first + self.rows.len() as u64
+        self.first + self.calls.len() as u64
     }
 
     pub(super) fn oldest_unix_ns(&self) -> Option<u64> {
-        self.rows.first().map(|row| row.start_unix_ns)
+        self.calls.first().map(|row| row.start_unix_ns)
     }
 
     /// Bytes in use, with what the allocator adds.
     pub(super) fn bytes(&self) -> usize {
         // Of the ring of blocks, which doubles when it grows.
         2 * size_of::<Self>()
-            + heap(self.rows.capacity() * size_of::<Row>())
+            + heap(self.calls.capacity() * size_of::<Row>())
             + heap(self.texts.capacity())
             + heap(self.connections.capacity() * size_of::<usize>())
             + heap(self.services.capacity() * size_of::<usize>())
@@ -142,9 +142,9 @@ impl Rows {
         let service = service(&exchange.service);
         let route = http.route.as_ref().map_or(NONE, |route| place(route, routes, places, shared, text_bytes));
         if exchange.verdict != Verdict::Allowed {
-            self.verdicts.push((self.rows.len() as u32, exchange.verdict.clone()));
+            self.verdicts.push((self.calls.len() as u32, exchange.verdict.clone()));
         }
-        self.rows.push(Row {
+        self.calls.push(Row {
             ids: exchange.ids,
             request: *request,
             response: *response,
@@ -189,7 +189,7 @@ impl Rows {
 
     /// The call at a place.
     fn exchange(&self, at: usize) -> Option<Exchange> {
-        let row = self.rows.get(at)?;
+        let row = self.calls.get(at)?;
         let mut rest = self.texts.get(row.texts..)?;
         let [method, target, host, user_agent] = row.lengths.map(|length| {
             // What is absent has more bytes than there are.

@@ -48,12 +48,18 @@ impl Island {
     fn end(&self) -> u32 {
         self.seq.wrapping_add(self.len)
     }
+
+    /// Bytes of memory.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.kept.len()
+    }
 }
 
 /// Waiting segments of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Islands {
     sorted: VecDeque<Island>,
+    /// Of their segments, without what an island takes itself.
     bytes: usize,
 }
 
@@ -88,7 +94,7 @@ impl Islands {
                     let start = offset(piece.seq);
                     let island = Island::new(&piece.cut(at - start, to - start));
                     self.bytes += island.kept.len();
-                    *used += island.kept.len();
+                    *used += island.size();
                     self.sorted.insert(i, island);
                     at = to;
                 }
@@ -97,19 +103,16 @@ impl Islands {
         }
     }
 
-    /// Keeps the bounds: the islands that are furthest ahead lose their bytes, then themselves. Gives how many.
+    /// Keeps the bounds: the islands that are furthest ahead lose their bytes, then themselves. Gives how many. `total`
+    /// bounds the memory `used` by all streams together.
     pub(super) fn keep_within(&mut self, bytes: usize, count: usize, total: usize, used: &mut usize) -> u64 {
         let mut given_up = 0;
         while self.sorted.len() > count {
-            if let Some(island) = self.sorted.pop_back() {
-                self.bytes -= island.kept.len();
-                *used -= island.kept.len();
-                given_up += u64::from(island.lost.is_none());
-            }
+            given_up += self.leave(used);
         }
         for island in self.sorted.iter_mut().rev() {
             if self.bytes <= bytes && *used <= total {
-                break;
+                return given_up;
             }
             if island.lost.is_none() {
                 self.bytes -= island.kept.len();
@@ -119,7 +122,18 @@ impl Islands {
                 given_up += 1;
             }
         }
+        while *used > total && !self.is_empty() {
+            given_up += self.leave(used);
+        }
         given_up
+    }
+
+    /// The one that is furthest ahead leaves. Gives 1 where it was whole, else 0.
+    fn leave(&mut self, used: &mut usize) -> u64 {
+        let Some(island) = self.sorted.pop_back() else { return 0 };
+        self.bytes -= island.kept.len();
+        *used -= island.size();
+        u64::from(island.lost.is_none())
     }
 
     /// Takes the first island if it starts at or before `next`.
@@ -129,7 +143,7 @@ impl Islands {
         }
         let island = self.sorted.pop_front()?;
         self.bytes -= island.kept.len();
-        *used -= island.kept.len();
+        *used -= island.size();
         Some(island)
     }
 
@@ -140,7 +154,7 @@ impl Islands {
             let stays = island.at >= at;
             if !stays {
                 self.bytes -= island.kept.len();
-                *used -= island.kept.len();
+                *used -= island.size();
                 given_up += u64::from(island.lost.is_none());
             }
             stays

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use weir_common::record::{SEG_AHEAD, SEG_BEHIND, SEG_FIN};
 
+use super::islands::Island;
 use super::{Piece, Room, Sink, Stream};
 use crate::flow::Settings;
 use crate::model::Thread;
@@ -171,12 +172,26 @@ fn the_furthest_lose_their_bytes_first() {
     for seq in [12, 16, 20, 24] {
         stream.take(piece(seq, b"xy"), SEG_AHEAD, false, &mut room, &mut log);
     }
-    assert_eq!((room.used, room.given_up), (4, 2));
+    assert_eq!((room.used, room.given_up), (3 * size_of::<Island>() + 4, 2));
     for (seq, text) in [(10, b"ab"), (14, b"ef"), (18, b"ij"), (22, b"mn")] {
         stream.take(piece(seq, text), SEG_BEHIND, false, &mut room, &mut log);
     }
     assert_eq!(log.0, [bytes(10, b"abxyefxyij"), Out::Gap(20, 2, Some("reorder")), bytes(22, b"mn")]);
     assert_eq!(room.used, 0);
+}
+
+#[test]
+fn a_whole_window_may_wait_for_its_first_segment() {
+    const LEN: u32 = 4096;
+    let (mut stream, mut room, mut log) = (Stream::starting_at(0), room(), Log::default());
+    let long = |n: u32| Piece { len: LEN, tail: true, ..piece(n * LEN, &[b'x'; 32]) };
+    for n in 1..1536 {
+        stream.take(long(n), SEG_AHEAD, false, &mut room, &mut log);
+    }
+    assert_eq!((log.0.len(), room.given_up), (0, 0));
+    stream.take(long(0), SEG_BEHIND, false, &mut room, &mut log);
+    assert_eq!((stream.next, stream.waits(), room.used, room.given_up), (1536 * LEN, false, 0, 0));
+    assert!(log.0.iter().all(|out| !matches!(out, Out::Gap(.., Some(_)))));
 }
 
 #[test]
@@ -314,7 +329,7 @@ proptest! {
     #[test]
     fn nothing_grows_or_breaks(
         segments in prop::collection::vec((any::<u32>(), 0u32..5, 0u32..300, 0usize..300, 0u8..32, any::<bool>()), 0..200),
-        bound in 1usize..500,
+        bound in 1usize..700,
     ) {
         let data = [0u8; 300];
         let (mut stream, mut room, mut log) = (Stream::default(), room(), Log::default());

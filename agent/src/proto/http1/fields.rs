@@ -1,6 +1,6 @@
 //! Header fields that matter here: framing (RFC 9112 §6), host, user agent, trace context.
 
-use crate::model::{Forwarded, TraceContext};
+use crate::model::{Forwarded, TraceContext, Version};
 use crate::proto::forwarded;
 use crate::proto::propagation::Propagation;
 
@@ -112,8 +112,10 @@ impl Fields {
 
     /// Servers may read these fields differently: the head is to be looked at as it was sent. Lines that are no fields
     /// are not seen here.
-    pub(super) fn odd(&self) -> bool {
-        self.odd || self.came & (LENGTH | CODING) == LENGTH | CODING
+    pub(super) fn odd(&self, version: Version) -> bool {
+        // Transfer-Encoding in HTTP/1.0: RFC 9112 §6.1.
+        let old = version == Version::Http10 && self.came & CODING != 0;
+        self.odd || old || self.came & (LENGTH | CODING) == LENGTH | CODING
     }
 
     fn forward(&mut self, value: &[u8]) {

@@ -73,7 +73,8 @@ pub(super) fn at_once(side: Side, bytes: &[u8], first: Stamp) -> Option<Head> {
     for header in headers.iter() {
         fields.add(header.name.as_bytes(), header.value, false);
     }
-    let sent = (side == Side::Client && fields.odd()).then(|| bytes.get(..wire.min(SENT_KEPT)).unwrap_or(bytes).into());
+    let odd = matches!(&start, Start::Request(line) if fields.odd(line.version));
+    let sent = odd.then(|| bytes.get(..wire.min(SENT_KEPT)).unwrap_or(bytes).into());
     Some(Head { start, fields, first, wire: wire as u64, last_at: first.at, cut: false, sent })
 }
 
