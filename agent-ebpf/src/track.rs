@@ -14,6 +14,8 @@ use crate::packet::{FIN, Packet};
 use crate::stats::count;
 use crate::who;
 
+/// `SOCK_STREAM`.
+pub(crate) const STREAM: u32 = 1;
 /// `TCP_LISTEN` of `include/net/tcp_states.h`.
 pub(crate) const TCP_LISTEN: u32 = 10;
 /// `BPF_SK_STORAGE_GET_F_CREATE`.
@@ -21,6 +23,26 @@ pub(crate) const CREATE: u64 = 1;
 /// A segment further ahead than this is outside any receive window in use (RFC 7323 allows 1 GiB, Linux `tcp_rmem`
 /// defaults to 6 MiB): forged, or of another life of the connection.
 const FAR: i32 = 64 << 20;
+
+/// Reads a field of a kernel context at a constant offset. As an instruction, because the compiler may compute a
+/// field's address first, and the verifier forbids arithmetic on such pointers.
+macro_rules! field {
+    ($pointer:expr, $type:ty, $($field:tt).+ $(, $index:expr)?) => {{
+        let value: u64;
+        // SAFETY: the verifier checks the pointer and the offset.
+        unsafe {
+            core::arch::asm!(
+                "{0} = *(u32 *)({1} + {2})",
+                out(reg) value,
+                in(reg) $pointer,
+                const core::mem::offset_of!($type, $($field).+) $(+ $index * 4)?,
+                options(nostack, pure, readonly)
+            );
+        }
+        value as u32
+    }};
+}
+pub(crate) use field;
 
 /// The storage of a socket; null where there is none.
 #[inline(always)]
@@ -50,13 +72,14 @@ pub(crate) fn socket(skb: *mut __sk_buff) -> *mut bpf_sock {
     }
 }
 
-/// The state of a packet's connection; `None` for a listener or where no storage can be had.
+/// The state of a packet's connection; `None` for a listener, for what is no connection, or where no storage can be had.
 #[inline(always)]
 pub(crate) fn connection<'a>(skb: *mut __sk_buff, sk: *mut bpf_sock) -> Option<&'a mut Conn> {
     let mut conn = storage(sk.cast(), 0);
     if conn.is_null() {
+        // Raw sockets get copies of segments that are others'.
         // SAFETY: checked by the caller.
-        if unsafe { (*sk).state } == TCP_LISTEN {
+        if unsafe { (*sk).state } == TCP_LISTEN || field!(sk, bpf_sock, type_) != STREAM {
             return None;
         }
         conn = storage(sk.cast(), CREATE);
@@ -103,26 +126,6 @@ fn start(conn: &mut Conn, cookie: u64, sk: *mut bpf_sock) {
         conn.netns = who::netns(conn, sk);
     }
 }
-
-/// Reads a field of a kernel context at a constant offset. As an instruction, because the compiler may compute a
-/// field's address first, and the verifier forbids arithmetic on such pointers.
-macro_rules! field {
-    ($pointer:expr, $type:ty, $($field:tt).+ $(, $index:expr)?) => {{
-        let value: u64;
-        // SAFETY: the verifier checks the pointer and the offset.
-        unsafe {
-            core::arch::asm!(
-                "{0} = *(u32 *)({1} + {2})",
-                out(reg) value,
-                in(reg) $pointer,
-                const core::mem::offset_of!($type, $($field).+) $(+ $index * 4)?,
-                options(nostack, pure, readonly)
-            );
-        }
-        value as u32
-    }};
-}
-pub(crate) use field;
 
 /// The ends of a full socket.
 #[inline(always)]

@@ -54,7 +54,7 @@ fn segment(skb: *mut __sk_buff, way: Way) -> i32 {
         Ok(Some(packet)) => packet,
         Ok(None) => return PASS,
         Err(Other::Unreadable) => {
-            count(Slot::LOST_UNREADABLE, 1);
+            unreadable(skb);
             return PASS;
         }
         Err(Other::Dns) => {
@@ -84,6 +84,21 @@ fn segment(skb: *mut __sk_buff, way: Way) -> i32 {
         early::keep(skb, &packet);
     }
     PASS
+}
+
+/// A packet whose segment is not found: a loss where it is of a connection that is watched.
+#[inline(always)]
+fn unreadable(skb: *mut __sk_buff) {
+    let sk = track::socket(skb);
+    if sk.is_null() {
+        return;
+    }
+    let conn = track::storage(sk.cast(), 0);
+    // SAFETY: checked for null.
+    if !conn.is_null() && unsafe { (*conn).framing } != Framing::IGNORE.0 {
+        count(Slot::SEEN, 1);
+        count(Slot::LOST_UNREADABLE, 1);
+    }
 }
 
 #[inline(always)]

@@ -12,10 +12,9 @@ use weir_common::knob::Slot;
 
 use crate::knobs;
 use crate::stats::count;
-use crate::track::{self, CREATE};
+use crate::track::{self, CREATE, STREAM};
 
-/// `SOCK_STREAM`, `IPPROTO_TCP`.
-const STREAM: u32 = 1;
+/// `IPPROTO_TCP`.
 const TCP: u32 = 6;
 
 /// A socket is created (`inet_create`, before the application has it).

@@ -3,8 +3,11 @@
 use std::io::{Read, Write};
 
 use anyhow::{Result, ensure};
+use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 use weir_tests::agent::Agent;
 use weir_tests::peers::foreign::Foreign;
+use weir_tests::peers::load::curls;
+use weir_tests::peers::nginx::Nginx;
 use weir_tests::wire::{Server, Wire};
 
 #[test]
@@ -21,6 +24,22 @@ fn a13_foreign_protocols_are_no_http() -> Result<()> {
     let ports: Vec<u16> = servers.iter().map(Foreign::port).chain([random]).collect();
     let calls = agent.calls(&ports, 0)?;
     ensure!(calls.is_empty(), "{} calls: {calls:#?}", calls.len());
+    agent.finish()
+}
+
+/// A raw socket gets a copy of each segment that this host receives, and is no connection.
+#[test]
+fn a13_raw_sockets_make_no_call() -> Result<()> {
+    let nginx = Nginx::plain()?;
+    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::TCP))?;
+    let agent = Agent::start(&[])?;
+    curls(20, &nginx.url("/"))?;
+    agent.calls(&[nginx.port()], 40)?;
+    // What has no remote end has port 0.
+    let [calls, open] = [agent.lines(&["calls", "--last", "1000"])?, agent.lines(&["connections"])?];
+    let copies: Vec<_> = calls.iter().chain(&open).filter(|line| line.to_string().contains("0.0.0.0:0\"")).collect();
+    ensure!(calls.len() >= 40 && copies.is_empty(), "{copies:#?}");
+    drop(raw);
     agent.finish()
 }
 

@@ -71,37 +71,48 @@ fn urgent_bytes_are_left_out() -> Result<()> {
     let agent = enforcing(&[])?;
     let port = nginx.port().to_string();
     rule(&agent, "admin", &["--path", "/admin", "--port", &port])?;
-    let say = |pieces: [&str; 3]| -> Result<bool> {
+    // nginx may wait for ever where what is behind the urgent byte comes before it has read what is in front, without an
+    // agent too: who is to be answered waits a moment, and tries again.
+    let say = |pieces: [&str; 3], pause: Duration| -> Result<bool> {
         let mut wire = Wire::connect(nginx.address())?;
         let [before, urgent, after] = pieces;
         wire.send(before)?;
         rustix::net::send(wire.stream().as_fd(), urgent.as_bytes(), SendFlags::OOB)?;
-        // Sent together, or one after another.
-        if after.len() % 2 == 0 {
-            sleep(Duration::from_millis(5));
-        }
+        sleep(pause);
         let _ = wire.send(after);
         Ok(wire.answer("GET").is_ok())
+    };
+    let answered = |pieces: [&str; 3]| -> Result<bool> {
+        for _ in 0..3 {
+            if say(pieces, Duration::from_millis(50))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     };
     let head = |target: &str| format!("GET {target} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n");
     let (bad, good) = (head("/admin"), head("/good"));
     for cut in 1..bad.len() {
         let (before, after) = bad.split_at(cut);
-        ensure!(!say([before, "X", after])?, "with an urgent byte behind {before:?}, it was answered");
+        // Sent together, or one after another.
+        ensure!(
+            !say([before, "X", after], Duration::from_millis(5 * (cut as u64 % 2)))?,
+            "with an urgent byte behind {before:?}, it was answered"
+        );
     }
     ensure!(nginx.log()?.iter().all(|line| line.status == 400), "{:#?}", nginx.log()?);
     let logged = nginx.log()?.len();
     for cut in [4, 7, 20] {
         let (before, after) = good.split_at(cut);
-        ensure!(say([before, "X", after])?, "with an urgent byte behind {before:?}, it was dropped");
+        ensure!(answered([before, "X", after])?, "with an urgent byte behind {before:?}, it was dropped");
     }
     let body = format!("POST /good HTTP/1.1\r\n{HOST}Content-Length: 4\r\n\r\nab");
     // The body may be answered before it is whole; what stands behind it is not.
-    say([&body, "X", &format!("cd{bad}")])?;
+    say([&body, "X", &format!("cd{bad}")], Duration::ZERO)?;
     ensure!(nginx.log()?.iter().skip(logged).all(|line| line.target.starts_with("/good")), "{:#?}", nginx.log()?);
     // Some server may read it in its place.
     rule(&agent, "strict", &["--path", "/other", "--strict", "--port", &port])?;
-    ensure!(!say([&good[..7], "X", &good[7..]])?, "it is ambiguous, and was answered");
+    ensure!(!say([&good[..7], "X", &good[7..]], Duration::from_millis(50))?, "it is ambiguous, and was answered");
     agent.finish()
 }
 
@@ -132,7 +143,7 @@ fn extension_headers_hide_nothing() -> Result<()> {
     ensure!(told.lines().all(|line| line.ends_with(" 0")) && told.lines().count() == hidden.len(), "{told}");
     ensure!(nginx.log()?.len() == chains.len(), "{:#?}", nginx.log()?);
     let gate = &agent.json(&["mode"])?["gate"];
-    ensure!(gate["segments_unread"] != 0, "what was not readable is counted: {gate}");
+    ensure!(gate["segments_unread"] == 2, "what was not readable is counted: {gate}");
     agent.stop_lossy()
 }
 
