@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub enum Turn {
     ClientResets,
     /// The server closes with a reset; nothing follows.
     ServerResets,
+    /// Both sides wait twice at this: until all who wait are here, and until they may go on.
+    Waits(Arc<Barrier>),
 }
 
 /// The client sends.
@@ -213,6 +215,10 @@ fn walk(mut wire: Wire, turns: &[Turn], is_client: bool, size: usize, meeting: &
                 let met = wire.read_to_end();
                 ensure!(met.is_err(), "no reset came");
                 return Ok(());
+            }
+            (Turn::Waits(barrier), _) => {
+                barrier.wait();
+                barrier.wait();
             }
         }
     }

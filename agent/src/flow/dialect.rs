@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::{Call, Thread, Visibility};
 use crate::proto::opening::{Opening, Outcome};
-use crate::proto::{Begun, Chunk, Close, Gap, Guess, Parser, Protocol, Side, Step, hello, opening};
+use crate::proto::{Begun, Chunk, Close, Gap, Guess, MIDWAY, Parser, Protocol, Side, Step, hello, opening};
 
 /// First bytes, both sides together, by which every protocol must know its own.
 const ENOUGH: usize = 64;
@@ -18,8 +18,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 pub(super) enum Dialect {
     /// No byte was seen yet, and the first one will be.
     Silent,
-    /// First bytes were not seen: waits for a segment that is certainly the start of a message.
-    Late,
+    /// First bytes were not seen: waits for a segment that is certainly the start of a message, behind one of the other
+    /// side. Whose the last one was.
+    Late(Option<Side>),
     /// Too few bytes to say.
     Hearing(Box<Heard>),
     /// A parser reads it. `proven`: it has told a call.
@@ -78,7 +79,14 @@ enum Said {
 impl Dialect {
     /// Waits for a segment that is certainly the start of a message.
     pub(super) fn is_late(&self) -> bool {
-        matches!(self, Self::Late)
+        matches!(self, Self::Late(_))
+    }
+
+    /// Who was taken for the client is the server.
+    pub(super) fn swap(&mut self) {
+        if let Self::Late(Some(last)) = self {
+            *last = if *last == Side::Client { Side::Server } else { Side::Client };
+        }
     }
 
     /// Nobody reads it (any more).
@@ -109,7 +117,10 @@ impl Dialect {
                 let outcome = opening.hear(chunk.side, chunk.bytes);
                 self.opened(outcome);
             }
-            Self::Late => self.hear_late(chunk, protocols, out),
+            Self::Late(last) => {
+                let behind = last.replace(chunk.side) == Some(chunk.side);
+                self.hear_late(chunk, behind, protocols, out);
+            }
             Self::Silent | Self::Hearing(_) => self.hear_first(chunk, protocols, out),
         }
     }
@@ -132,12 +143,12 @@ impl Dialect {
                     };
                 }
             }
-            Self::Silent | Self::Hearing(_) => *self = Self::Late,
+            Self::Silent | Self::Hearing(_) => *self = Self::Late(None),
             Self::Opening(opening) => {
                 let outcome = opening.gap(gap.side);
                 self.opened(outcome);
             }
-            Self::Late | Self::Opaque { .. } => {}
+            Self::Late(_) | Self::Opaque { .. } => {}
         }
     }
 
@@ -173,7 +184,7 @@ impl Dialect {
         match self {
             Self::Speaking { parser, .. } => Tally::of(parser.as_ref()),
             Self::Opaque { tally, .. } => *tally,
-            Self::Silent | Self::Late | Self::Hearing(_) | Self::Opening(_) => Tally::default(),
+            Self::Silent | Self::Late(_) | Self::Hearing(_) | Self::Opening(_) => Tally::default(),
         }
     }
 
@@ -183,7 +194,7 @@ impl Dialect {
             Self::Speaking { name, .. } => Some(name),
             Self::Opaque { name, .. } => *name,
             Self::Opening(_) => Some(H2C),
-            Self::Silent | Self::Late | Self::Hearing(_) => None,
+            Self::Silent | Self::Late(_) | Self::Hearing(_) => None,
         }
     }
 
@@ -202,7 +213,7 @@ impl Dialect {
             Self::Opaque { reason, .. } => Visibility::Opaque(reason),
             Self::Opening(_) => Visibility::Opaque(H2C),
             Self::Silent | Self::Hearing(_) => Visibility::Opaque("no_bytes_yet"),
-            Self::Late => Visibility::Opaque("first_bytes_not_seen"),
+            Self::Late(_) => Visibility::Opaque("first_bytes_not_seen"),
         }
     }
 
@@ -223,7 +234,7 @@ impl Dialect {
     }
 
     fn hear_first(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
-        let heard = match std::mem::replace(self, Self::Late) {
+        let heard = match std::mem::replace(self, Self::Late(None)) {
             Self::Hearing(heard) => Some(heard),
             _ => None,
         };
@@ -265,7 +276,8 @@ impl Dialect {
         }
     }
 
-    fn hear_late(&mut self, chunk: Chunk<'_>, protocols: &'static [Protocol], out: &mut Vec<Call>) {
+    /// `behind`: the side has spoken just before, and these bytes may be more of that.
+    fn hear_late(&mut self, chunk: Chunk<'_>, behind: bool, protocols: &'static [Protocol], out: &mut Vec<Call>) {
         if let [0x14..=0x17, 3, 0..=4, ..] = chunk.bytes {
             *self = foreign(Some(TLS), TLS);
             return;
@@ -278,13 +290,12 @@ impl Dialect {
             *self = foreign(Some(H2C), H2C);
             return;
         }
-        let Some(protocol) = protocols.iter().find(|protocol| (protocol.guess)(client, server) == Guess::Yes) else {
-            return;
-        };
+        let certain = |protocol: &&Protocol| !behind && (protocol.guess)(client, server) == Guess::Yes;
+        let Some(protocol) = protocols.iter().find(certain) else { return };
         *self = Self::Speaking { name: protocol.name, proven: false, parser: (protocol.open)() };
         // The parser must know that it joins in the middle.
         for side in [Side::Client, Side::Server] {
-            self.gap(Gap { side, at: chunk.at, seq: chunk.seq, len: 0, lost: Some("midway") }, out);
+            self.gap(Gap { side, at: chunk.at, seq: chunk.seq, len: 0, lost: Some(MIDWAY) }, out);
         }
         self.hear(chunk, protocols, out);
     }

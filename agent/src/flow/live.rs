@@ -64,7 +64,7 @@ impl Live {
             streams: [stream(Way::IN), stream(Way::OUT)],
             last_at: connection.opened_at,
             connection: Arc::new(connection),
-            dialect: if late { Dialect::Late } else { Dialect::Silent },
+            dialect: if late { Dialect::Late(None) } else { Dialect::Silent },
             bytes: [0; 2],
             calls: 0,
             tally: Tally::default(),
@@ -267,6 +267,7 @@ impl Ear<'_> {
         let role = if (sender == Side::Client) == received { Role::Server } else { Role::Client };
         if self.connection.role != role {
             Arc::make_mut(self.connection).role = role;
+            self.dialect.swap();
         }
         Some(sender)
     }

@@ -55,6 +55,9 @@ pub struct Gap {
     pub lost: Option<&'static str>,
 }
 
+/// [`Gap::lost`] of the gaps of unknown length with which a connection begins that is joined in the middle.
+pub const MIDWAY: &str = "midway";
+
 /// A request with ids that its receiver may pass on, as soon as its head is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begun {

@@ -9,6 +9,7 @@ mod families;
 mod foreign;
 mod heads;
 mod impaired;
+mod older;
 mod overload;
 mod paths;
 mod pipelining;

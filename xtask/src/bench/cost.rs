@@ -82,9 +82,44 @@ pub(crate) fn processor_time(pid: u32) -> Result<BTreeMap<String, f64>> {
     Ok(seconds)
 }
 
+/// What the processors have done since they started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    busy: u64,
+    all: u64,
+}
+
+impl Ticks {
+    pub(crate) fn now() -> Result<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").context("reading /proc/stat")?)
+    }
+
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal (proc_stat(5)).
+    fn parse(text: &str) -> Result<Self> {
+        let words = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).take(8);
+        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        let (idle, all) = (ticks.iter().skip(3).take(2).sum::<u64>(), ticks.iter().sum());
+        anyhow::ensure!(ticks.len() == 8, "/proc/stat begins with {:?}", text.lines().next());
+        Ok(Self { busy: all - idle, all })
+    }
+
+    /// The busy part of the time since an earlier look.
+    pub(crate) fn since(self, before: Self) -> f64 {
+        (self.busy - before.busy) as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Runs, parse, since};
+    use super::{Runs, Ticks, parse, since};
+
+    #[test]
+    fn the_busy_part_is_what_was_neither_idle_nor_waited() {
+        let at = |text| Ticks::parse(text).expect("a line of eight numbers");
+        let (before, after) = (at("cpu  10 0 10 100 20 0 5 0 0 0\ncpu0 1\n"), at("cpu  20 5 10 130 30 0 10 0 0 0\n"));
+        assert!((after.since(before) - 20.0 / 60.0).abs() < 1e-9);
+        assert!(Ticks::parse("intr 5").is_err());
+    }
 
     #[test]
     fn only_weir_s_programs_count_and_only_what_was_added() {

@@ -111,7 +111,8 @@ fn throughput(rounds: u32, time: Duration, collector: &Collector, report: &mut R
         let budget = (variant == Variant::Sampled).then_some(Budget::AtLeast(0.92));
         let name = format!("throughput, {} / nothing attached", variant.name());
         let row = Row::new(&name, "", rates(variant).over(&bare), budget);
-        report.rows.push(if budget.is_some() { row.because(shared(all.get(&variant), time)) } else { row });
+        let why = || shared(&rates(variant), &bare, all.get(&variant));
+        report.rows.push(if budget.is_some() { row.because(why()) } else { row });
     }
     for (variant, budget) in [(Variant::Kept, 1.0), (Variant::Sampled, f64::NAN), (Variant::Spans, 3.0)] {
         let spent = || all.get(&variant).into_iter().flatten().filter_map(|round| Some((round, round.spent.as_ref()?)));
@@ -191,31 +192,43 @@ fn latency(rounds: u32, time: Duration, collector: &Collector, report: &mut Repo
         load::saturate(working.server.address(), Duration::from_secs(3))?.per_second
     };
     let rate = count(most / 2.0);
-    let mut bare = Samples::default();
-    let mut with = Samples::default();
+    let variants = [Variant::Bare, Variant::Noop, Variant::Kept, Variant::Sampled];
+    let mut all: BTreeMap<Variant, (Samples, Samples)> = BTreeMap::new();
     for round in 0..rounds {
-        for variant in in_turn(&[Variant::Bare, Variant::Sampled], round) {
+        for variant in in_turn(&variants, round) {
             let working = Working::start(variant, collector)?;
+            let before = cost::Ticks::now()?;
             let measured = load::constant(working.server.address(), rate, time)?;
+            let busy = cost::Ticks::now()?.since(before);
             say(
                 round,
                 rounds,
                 variant,
-                &format!("p99 {:.0} µs at {:.0} requests/s", measured.p99, measured.per_second),
+                &format!(
+                    "p99 {:.0} µs at {:.0} requests/s, cores {:.0} % busy",
+                    measured.p99,
+                    measured.per_second,
+                    busy * 100.0
+                ),
             );
-            if variant == Variant::Bare { bare.push(measured.p99) } else { with.push(measured.p99) }
+            let samples = all.entry(variant).or_default();
+            samples.0.push(measured.p99);
+            samples.1.push(busy * 100.0);
         }
     }
-    let (ratio, noise) = (with.over(&bare), bare.spread());
-    report.rows.push(Row::new(&format!("p99 at half load ({rate} requests/s), nothing attached"), "µs", bare, None));
-    report.rows.push(Row::new(&format!("p99 at half load, {}", Variant::Sampled.name()), "µs", with, None));
-    let row = Row::new("p99 at half load, with / without", "", ratio, Some(Budget::AtMost(1.05)));
-    report.rows.push(match noise {
-        Some((least, greatest)) => {
-            row.because(format!("without, it was {least:.0} to {greatest:.0} µs in the same rounds"))
+    let of = |variant: Variant| all.get(&variant).cloned().unwrap_or_default();
+    let mut told = Vec::new();
+    for variant in variants {
+        let (p99, busy) = of(variant);
+        if let (Some(p99), Some(busy)) = (p99.median(), busy.median()) {
+            told.push(format!("{p99:.0} µs and {busy:.0} % of the cores busy with {}", variant.name()));
         }
-        None => row,
-    });
+        let name = format!("p99 at half load ({rate} requests/s), {}", variant.name());
+        report.rows.push(Row::new(&name, "µs", p99, None));
+    }
+    let ratio = of(Variant::Sampled).0.over(&of(Variant::Bare).0);
+    let row = Row::new("p99 at half load, with / without", "", ratio, Some(Budget::AtMost(1.05)));
+    report.rows.push(row.because(told.join(", ")));
     Ok(())
 }
 
@@ -237,14 +250,18 @@ fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Re
     Ok(())
 }
 
-/// What the agent took of the cores that it shares with the load.
-fn shared(rounds: Option<&Vec<Round>>, time: Duration) -> String {
-    let spent = rounds.into_iter().flatten().filter_map(|round| round.spent.as_ref());
+/// What a request takes of the cores, what the budget leaves, and what the agent takes.
+fn shared(rates: &Samples, bare: &Samples, rounds: Option<&Vec<Round>>) -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let part = Samples(spent.map(|spent| spent.cpu() / time.as_secs_f64() / cores).collect());
-    let part = part.median().unwrap_or_default() * 100.0;
+    let each = |rates: &Samples| rates.median().map_or(f64::NAN, |rate| cores * 1e6 / rate);
+    let (alone, with) = (each(bare), each(rates));
+    let spent = rounds.into_iter().flatten().filter_map(|round| Some((round.requests as f64, round.spent.as_ref()?)));
+    let agent = Samples(spent.map(|(requests, spent)| spent.cpu() * 1e6 / requests).collect());
+    let agent = agent.median().unwrap_or(f64::NAN);
     format!(
-        "the agent itself took {part:.0} % of the cores that the load and the server saturate, beside the programs in their own time"
+        "a request takes {alone:.1} µs of the cores with nothing attached, of which the budget leaves {:.1} µs; Weir adds {:.1} µs for its two calls: the agent {agent:.1} µs, its programs and what both push out of the caches the rest",
+        alone / 0.92 - alone,
+        with - alone
     )
 }
 

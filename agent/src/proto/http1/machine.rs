@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use crate::model::{Call, Message, Stamp};
 use crate::proto::proxy::{self, Prefix};
-use crate::proto::{Begun, Chunk, Close, Gap, Parser, Side, Step};
+use crate::proto::{Begun, Chunk, Close, Gap, MIDWAY, Parser, Side, Step};
 
 use super::body::{Body, Tail};
+use super::doubt::Doubt;
 use super::head::Scanner;
 use super::line;
 use super::queue::Queue;
@@ -60,6 +61,8 @@ pub(super) struct Lane {
     pub(super) closed: bool,
     /// The head that is being read may turn out to be none: more of the message before it.
     pub(super) tried: bool,
+    /// What was left out last goes on: what follows in the same turn starts no message.
+    within: bool,
     /// When what was fed last passed.
     heard_at: u64,
 }
@@ -93,6 +96,8 @@ pub struct Http1 {
     pub(super) begun: Vec<Begun>,
     /// Source address of the PROXY protocol's prefix.
     pub(super) claimed: Option<IpAddr>,
+    /// Calls that are not certain yet.
+    pub(super) doubt: Doubt,
     /// When the last byte passed.
     pub(super) last_at: u64,
     last_side: Option<Side>,
@@ -127,7 +132,7 @@ impl Http1 {
     /// A machine for a connection; `midway`: its first bytes were not seen.
     #[must_use]
     pub fn new(midway: bool) -> Self {
-        let lane = |state| Lane { state, attached: false, closed: false, tried: false, heard_at: 0 };
+        let lane = |state| Lane { state, attached: false, closed: false, tried: false, within: false, heard_at: 0 };
         let (client, server) =
             if midway { (State::Resync, State::Resync) } else { (State::Open(Vec::new()), State::Head(None)) };
         Self {
@@ -146,6 +151,7 @@ impl Http1 {
             malformed_contexts: 0,
             begun: Vec::new(),
             claimed: None,
+            doubt: Doubt::new(midway),
             last_at: 0,
             last_side: None,
             turns: 0,
@@ -161,7 +167,11 @@ impl Http1 {
             State::Withheld(withheld) => withheld.held(),
             _ => 0,
         };
-        lane(&self.client) + lane(&self.server) + self.queue.held() + self.begun.capacity() * size_of::<Begun>()
+        lane(&self.client)
+            + lane(&self.server)
+            + self.queue.held()
+            + self.begun.capacity() * size_of::<Begun>()
+            + self.doubt.held()
     }
 
     pub(super) fn lane(&mut self, side: Side) -> &mut Lane {
@@ -243,6 +253,7 @@ impl Http1 {
                 pending.holds_body = false;
             }
             if taken.broken {
+                self.doubt.refute();
                 let error = if side == Side::Client { "malformed_request" } else { "malformed_response" };
                 pending.call.error.get_or_insert(error);
             }
@@ -388,10 +399,17 @@ impl Http1 {
                 self.barrier = true;
                 self.blind = true;
             }
-            Side::Server => self.unread |= self.queue.front().is_some_and(|front| !front.response_whole),
+            Side::Server => {
+                self.unread |= self.queue.front().is_some_and(|front| !front.response_whole);
+                self.doubt.refute();
+            }
         }
-        if let State::Behind(within) = &mut self.lane(side).state {
-            *within = !bytes.ends_with(b"\n");
+        let lane = self.lane(side);
+        lane.within = !bytes.ends_with(b"\n");
+        match &mut lane.state {
+            State::Behind(within) => *within = lane.within,
+            // They may have been a head, whose body follows.
+            _ => lane.within = true,
         }
     }
 
@@ -399,7 +417,7 @@ impl Http1 {
     fn found(&mut self, side: Side, bytes: &[u8]) -> bool {
         match side {
             Side::Server => line::starts_response(bytes),
-            Side::Client if line::starts_request(bytes) => true,
+            Side::Client if !self.client.within && line::starts_request(bytes) => true,
             Side::Client => {
                 if !self.proven && self.last_side == Some(Side::Server) {
                     self.turns += 1;
@@ -412,7 +430,15 @@ impl Http1 {
 
 impl Parser for Http1 {
     fn feed(&mut self, chunk: Chunk<'_>, out: &mut Vec<Call>) -> Step {
+        if self.last_side != Some(chunk.side) {
+            self.lane(chunk.side).within = false;
+        }
+        if chunk.side == Side::Client && self.last_side == Some(Side::Server) {
+            self.turned(out);
+        }
+        let told = out.len();
         let step = self.read(chunk, out);
+        self.doubt.take(out, told);
         self.lane(chunk.side).heard_at = chunk.at;
         self.last_at = chunk.at;
         self.last_side = Some(chunk.side);
@@ -422,6 +448,11 @@ impl Parser for Http1 {
     fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) -> Step {
         let side = gap.side;
         let why = gap.lost.unwrap_or(BEYOND_WINDOW);
+        if gap.lost == Some(MIDWAY) {
+            self.doubt = Doubt::new(true);
+        }
+        let lane = self.lane(side);
+        lane.within = gap.lost.is_none() && (lane.within || matches!(lane.state, State::Resync));
         if side == Side::Client {
             self.withheld_is_body(gap.at, out);
         }
@@ -473,20 +504,32 @@ impl Parser for Http1 {
     }
 
     fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
+        let told = out.len();
         if !self.over {
             self.ended(close, at, out);
+        }
+        self.doubt.take(out, told);
+        match close {
+            Close::Fin(_) => self.turned(out),
+            _ => self.doubt.settle(out),
         }
     }
 
     fn tick(&mut self, now: u64, out: &mut Vec<Call>) {
-        if !self.over && now.saturating_sub(self.last_at) >= QUIET {
-            self.settle(out);
+        if now.saturating_sub(self.last_at) >= QUIET {
+            let told = out.len();
+            if !self.over {
+                self.settle(out);
+            }
+            self.doubt.take(out, told);
+            self.turned(out);
         }
     }
 
     fn busy(&self) -> bool {
         let head = |lane: &Lane| matches!(lane.state, State::Head(Some(_)));
-        !self.over && (!self.queue.is_empty() || head(&self.client) || head(&self.server))
+        let over = self.over || (self.queue.is_empty() && !head(&self.client) && !head(&self.server));
+        !over || self.doubt.waits()
     }
 
     fn skipped(&self) -> u64 {

@@ -77,6 +77,9 @@ impl Http1 {
 
     /// Bytes where a start line should be.
     fn not_a_head(&mut self, side: Side, bytes: &[u8], out: &mut Vec<Call>) -> Headed {
+        if side == Side::Server {
+            self.doubt.refute();
+        }
         if std::mem::take(&mut self.lane(side).tried) {
             self.lane(side).state = State::Behind(!bytes.ends_with(b"\n"));
             return Headed::Took(bytes.len());
@@ -146,8 +149,9 @@ impl Http1 {
             self.finish(Side::Server, out);
             self.server.state = State::Behind(false);
         }
-        // Where the direction turns a message may start.
-        if matches!(self.server.state, State::Resync | State::Behind(_)) {
+        // Where the direction turns a message may start; also in a body that is none if it answers HEAD.
+        let loose = !self.server.attached && matches!(self.server.state, State::Body(_));
+        if loose || matches!(self.server.state, State::Resync | State::Behind(_)) {
             self.server.state = State::Behind(false);
         }
         self.asked_again = self.server.attached && matches!(self.server.state, State::Body(Body::Close));
@@ -220,6 +224,7 @@ impl Http1 {
         let answers = self.queue.front_mut().filter(|front| !front.response_whole);
         self.server.attached = answers.is_some();
         let Some(front) = answers else {
+            self.doubt.refute();
             if self.owed > 0 {
                 self.owed -= 1;
             } else {

@@ -35,6 +35,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod body;
+mod doubt;
 mod ending;
 mod fields;
 mod head;

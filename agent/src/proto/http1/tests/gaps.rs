@@ -192,9 +192,10 @@ fn pipelined_responses_that_were_not_seen() {
 fn joined_midway() {
     let mut talk = Talk::midway();
     talk.s("the rest of a body").s("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").c("half a head\r\n\r\n");
-    talk.c(GET).s(OK).c(GET).s(OK);
+    // Which may have been its body.
+    talk.c(GET).s(OK).c(GET).s(OK).c(GET).s(OK).quiet();
     talk.is(&["GET / 200 27/0 40/2 complete"; 2]);
-    assert_eq!(talk.http.skipped, 1);
+    assert_eq!(talk.http.skipped, 2);
 }
 
 #[test]

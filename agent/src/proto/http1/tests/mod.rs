@@ -4,6 +4,7 @@ mod ends;
 mod gaps;
 mod heads;
 mod messages;
+mod midway;
 mod properties;
 
 use crate::model::{Call, End, Operation, Thread};

@@ -20,9 +20,9 @@ enum Content {
 }
 
 #[derive(Clone, Debug)]
-struct Pair {
-    method: &'static str,
-    target: String,
+pub(super) struct Pair {
+    pub(super) method: &'static str,
+    pub(super) target: String,
     fields: String,
     request: Content,
     interim: bool,
@@ -51,7 +51,7 @@ fn field() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn pair() -> impl Strategy<Value = Pair> {
+pub(super) fn pair() -> impl Strategy<Value = Pair> {
     (
         select(vec!["GET", "HEAD", "POST", "BREW", "OPTIONS"]),
         "/[a-z0-9?=&%]{0,20}",
@@ -88,7 +88,7 @@ fn framed(content: &Content) -> (String, u64) {
 }
 
 impl Pair {
-    fn request(&self) -> String {
+    pub(super) fn request(&self) -> String {
         format!("{} {} HTTP/1.1\r\n{}{}", self.method, self.target, self.fields, framed(&self.request).0)
     }
 
@@ -96,7 +96,7 @@ impl Pair {
         self.method != "HEAD" && !matches!(self.status, 204 | 304)
     }
 
-    fn response(&self) -> String {
+    pub(super) fn response(&self) -> String {
         let interim = if self.interim { "HTTP/1.1 100 Continue\r\n\r\n" } else { "" };
         let (framed, _) = framed(&self.response);
         let end = if self.has_body() { framed.len() } else { framed.find("\r\n\r\n").unwrap() + 4 };
@@ -104,7 +104,7 @@ impl Pair {
     }
 
     /// As [`super::line`] tells it.
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let response = self.response().len() - if self.interim { 25 } else { 0 };
         let size = if self.has_body() { framed(&self.response).1 } else { 0 };
         format!(
@@ -118,7 +118,7 @@ impl Pair {
     }
 }
 
-fn cut<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     places.extend([0, bytes.len()]);
     places.sort_unstable();
