@@ -164,8 +164,10 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             Ok((rate?, sent))
         })
     };
-    let (mut open, mut weir, mut nft, mut between, mut sent) =
-        (Samples::default(), Samples::default(), Samples::default(), Samples::default(), Samples::default());
+    let [mut open, mut weir, mut nft, mut between, mut sent, mut observed] = [(); 6].map(|()| Samples::default());
+    let rules = format!(
+        "table ip bench {{\nchain input {{\ntype filter hook input priority 0\nip saddr {ATTACKER} drop\n}}\n}}"
+    );
     for round in 0..rounds {
         let bare = goodput()?;
         let (unprotected, _) = attacked()?;
@@ -187,13 +189,15 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             ensure!(said.code == 0, "{}", said.err);
             attacked()?
         };
-        server.rules(&format!(
-            "table ip bench {{\nchain input {{\ntype filter hook input priority 0\nip saddr {ATTACKER} drop\n}}\n}}"
-        ))?;
+        server.rules(&rules)?;
         let (theirs, _) = attacked()?;
+        let (both, _) = {
+            let _agent = Agent::start(&["log.level=warn"])?;
+            attacked()?
+        };
         server.run("nft", "delete table ip bench")?;
         eprintln!(
-            "bench: round {} of {rounds}: {bare:.0} requests/s alone; under {rate:.0} SYNs/s: {unprotected:.0} unprotected, {ours:.0} with Weir, {theirs:.0} with nftables",
+            "bench: round {} of {rounds}: {bare:.0} requests/s alone; under {rate:.0} SYNs/s: {unprotected:.0} unprotected, {ours:.0} with Weir, {theirs:.0} with nftables, {both:.0} with nftables while Weir observes",
             round + 1
         );
         sent.push(rate);
@@ -201,6 +205,7 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         weir.push(ours / bare);
         nft.push(theirs / bare);
         between.push(ours / theirs);
+        observed.push(ours / both);
     }
     report.rows.push(Row::new("SYNs of the flood", "/s", sent, None));
     report.rows.push(Row::new("goodput under the flood / alone, unprotected", "", open, None));
@@ -211,6 +216,17 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         weir,
         None,
     ));
-    report.rows.push(Row::new("goodput under the flood, Weir / nftables", "", between, Some(Budget::AtLeast(0.9))));
+    let why = format!(
+        "Weir observes every call that nftables does not look at; against nftables while Weir observes it is {}",
+        observed.median().map_or_else(|| "unknown".to_owned(), |median| format!("{median:.2}"))
+    );
+    let row = Row::new("goodput under the flood, Weir / nftables", "", between, Some(Budget::AtLeast(0.9)));
+    report.rows.push(row.because(why));
+    report.rows.push(Row::new(
+        "goodput under the flood, Weir / nftables while Weir observes",
+        "",
+        observed,
+        Some(Budget::AtLeast(0.9)),
+    ));
     Ok(())
 }

@@ -95,9 +95,9 @@ pub(crate) fn rows(report: &mut Report) -> Result<()> {
     one("until 5 000 pods are known", "s", begin.elapsed().as_secs_f64(), None);
     one("memory meanwhile, highest", "MiB", status(agent.pid(), "VmHWM:")?, Some(Budget::AtMost(96.0)));
 
-    load::constant(server.address(), RATE, Duration::from_secs(2))?;
+    load::constant(server.address(), Some(RATE), Duration::from_secs(2))?;
     let (before, calls) = (reads(agent.pid())?, seen(&agent)?);
-    load::constant(server.address(), RATE, LOAD)?;
+    load::constant(server.address(), Some(RATE), LOAD)?;
     let calls = wait::until(Duration::from_secs(10), "the calls", || {
         let now = seen(&agent)? - calls;
         Ok(Some(now).filter(|now| *now > 0.0))

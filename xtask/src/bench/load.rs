@@ -63,13 +63,20 @@ pub(crate) struct Constant {
 /// Connections of the load at a constant rate.
 const PACED: u64 = 16;
 
-/// `h2load` at about `rate` requests a second: each connection sends by its own clock.
-pub(crate) fn constant(address: SocketAddr, rate: u64, time: Duration) -> Result<Constant> {
+/// `h2load` at about `rate` requests a second, each connection sending by its own clock; without one, as fast as it can.
+pub(crate) fn constant(address: SocketAddr, rate: Option<u64>, time: Duration) -> Result<Constant> {
     let scratch = Scratch::new("constant")?;
     let log = scratch.join("requests.log");
     let mut command = Command::new(place::program("h2load")?);
-    command.args(["--h1", "-t", "1", "-c", &PACED.to_string(), "--rps", &(rate / PACED).max(1).to_string(), "-D"]);
-    command.arg(time.as_secs().to_string()).arg("--log-file").arg(&log).arg(format!("http://{address}/bench"));
+    command.args(["--h1", "-t", "1", "-c", &PACED.to_string()]);
+    if let Some(rate) = rate {
+        command.args(["--rps", &(rate / PACED).max(1).to_string()]);
+    }
+    command
+        .args(["-D", &time.as_secs().to_string()])
+        .arg("--log-file")
+        .arg(&log)
+        .arg(format!("http://{address}/bench"));
     run(&mut command, time + Duration::from_mins(1))?;
     let text = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
     p99(&text, time)

@@ -17,7 +17,7 @@ pub(crate) fn first_call() -> Result<f64> {
     let server = load::server(false)?;
     let address = server.address();
     let scratch = Scratch::new("first-call")?;
-    let load = thread::spawn(move || load::constant(address, 200, Duration::from_secs(4)));
+    let load = thread::spawn(move || load::constant(address, Some(200), Duration::from_secs(4)));
     thread::sleep(Duration::from_secs(1));
     let begin = Instant::now();
     let mut agent = Command::new(place::weir()?)
