@@ -20,7 +20,7 @@ pub struct Entry {
     pub at: String,
     /// Who, as the kernel says it: user and process at the control socket, or the part of Weir that did it.
     pub who: String,
-    /// `add`, `remove`, `expire`, `mode`, `refuse`.
+    /// `add`, `remove`, `replace`, `expire`, `breaker`, `mode`, `refuse`; `cut`: a line that was not finished was taken away.
     pub what: String,
     /// The rule, where it is about one.
     pub rule: Option<String>,
@@ -108,7 +108,9 @@ pub fn verify(text: &str) -> Result<Head, Broken> {
     Ok(head)
 }
 
-fn hash(bytes: &[u8]) -> String {
+/// SHA-256, as the chain writes it.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> String {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().iter().fold(String::with_capacity(64), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");

@@ -5,6 +5,7 @@ mod clock;
 mod full;
 mod garbage;
 mod killed;
+mod recorded;
 mod refusal;
 
 use std::fs;

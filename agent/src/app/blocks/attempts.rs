@@ -65,20 +65,23 @@ impl Attempts {
     }
 
     /// The set has changed, and the change is not in the kernel half yet.
-    pub(super) fn changed(
-        &mut self,
-        before: Vec<(u16, u64, Arc<str>)>,
-        set: &RuleSet,
-        kernel: &Kernel,
-        change: &Change,
-    ) {
+    pub(super) fn changed(&mut self, before: Vec<(u16, u64, Arc<str>)>, kernel: &Kernel, change: &Change) {
         for (_, count, id) in before.into_iter().filter(|(slot, ..)| change.freed.contains(slot)) {
             *self.carried.entry(id).or_default() += count;
         }
-        self.carried.retain(|id, _| set.get(id).is_some());
         for (slot, _) in &change.slots {
             self.base.insert(*slot, kernel.look(|gate| gate.met(*slot)).attempts);
         }
+    }
+
+    /// A rule of this name has nothing to do with the one that had it before.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.carried.remove(id);
+    }
+
+    /// Forgets rules that are no longer in the set.
+    pub(super) fn only(&mut self, set: &RuleSet) {
+        self.carried.retain(|id, _| set.get(id).is_some());
     }
 
     fn counted(&self, kernel: &Kernel, slot: u16) -> u64 {

@@ -57,6 +57,19 @@ impl Book {
 
     /// Removes and adds rules, in the kernel half too: all of it or nothing.
     pub(super) fn change(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<(), Refused> {
+        let changed = self.exchange(remove, add);
+        self.attempts_settle();
+        changed
+    }
+
+    /// What rules had counted that are gone is forgotten.
+    pub(super) fn attempts_settle(&mut self) {
+        let in_force = Arc::clone(&self.in_force);
+        self.attempts.only(&in_force.set());
+    }
+
+    /// As [`Self::change`]; what a rule had counted that leaves is kept until [`Self::attempts_settle`], should it come back.
+    pub(super) fn exchange(&mut self, remove: &[Arc<str>], add: Vec<Rule>) -> Result<(), Refused> {
         let in_force = Arc::clone(&self.in_force);
         let (leaving, before) = {
             let set = in_force.set();
@@ -68,7 +81,7 @@ impl Book {
         let change = in_force.change(remove, add)?;
         let Some(kernel) = in_force.kernel() else { return Ok(()) };
         let set = in_force.set();
-        self.attempts.changed(before.unwrap_or_default(), &set, kernel, &change);
+        self.attempts.changed(before.unwrap_or_default(), kernel, &change);
         if set.mode() != Mode::Enforce {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::commit::{Asked, Undo};
 use super::crowd::{Crowd, Near};
 use super::document::document;
 use super::{Blocks, Book, Refused, TTL, arrival, radius};
@@ -17,15 +18,15 @@ use crate::recent::Recent;
 impl Blocks {
     /// Adds a rule in the name of `who`.
     pub(in crate::app) fn add(&self, who: &str, written: Value) -> Result<Value, Refused> {
-        let mut book = self.book();
-        let rule = match checked(&mut book, &self.crowd(), who, written) {
+        self.make(who, Asked::Add(written))
+    }
+
+    /// Takes a rule, and notes it for the audit log.
+    pub(super) fn come(&self, book: &mut Book, who: &str, written: Value) -> Result<(Value, Undo), Refused> {
+        let rule = match checked(book, &self.crowd(), who, written) {
             Ok(rule) => rule,
             Err(refused) => {
-                // Nothing changes, so that why it was refused matters more than whether that could be recorded.
-                if let Err(error) = book.log.write(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null)
-                {
-                    tracing::warn!(%error, "a refusal is not in the audit log");
-                }
+                book.log.note(who, "refuse", None, &refused.to_string(), Value::Null, Value::Null);
                 return Err(refused);
             }
         };
@@ -33,14 +34,10 @@ impl Blocks {
             return Err(SetError::Exists(rule.id).into());
         }
         let (id, told, why) = (Arc::clone(&rule.id), document(&rule), rule.reason.to_string());
-        book.change(&[], vec![rule])?;
-        if let Err(error) = book.log.write(who, "add", Some(&id), &why, Value::Null, told.clone()) {
-            // What can't be recorded does not happen.
-            book.change(&[id], Vec::new())?;
-            return Err(error.into());
-        }
-        self.note(&book);
-        Ok(told)
+        book.attempts.forget(&id);
+        book.exchange(&[], vec![rule])?;
+        book.log.note(who, "add", Some(&id), &why, Value::Null, told.clone());
+        Ok((told, Undo::Came(id)))
     }
 
     /// What a rule would have met of the last hour's kept calls. Nothing is changed.
@@ -68,7 +65,11 @@ impl Blocks {
 
     /// Removes a rule in the name of `who`.
     pub(in crate::app) fn remove(&self, who: &str, id: &str) -> Result<Value, Refused> {
-        let mut book = self.book();
+        self.make(who, Asked::Remove(id.to_owned()))
+    }
+
+    /// Lets a rule go, and notes it for the audit log.
+    pub(super) fn go(book: &mut Book, who: &str, id: &str) -> Result<(Value, Undo), Refused> {
         let rule = book.set().get(id).cloned().ok_or_else(|| SetError::Unknown(id.into()))?;
         match &rule.source {
             Source::Config => return Err(Refused::Configured(id.to_owned())),
@@ -78,12 +79,11 @@ impl Blocks {
             Source::Control | Source::Detector(_) => {}
         }
         let told = document(&rule);
-        book.log.write(who, "remove", Some(id), "", told.clone(), Value::Null)?;
-        book.change(&[Arc::clone(&rule.id)], Vec::new())?;
-        book.tally().hits.remove(id);
-        book.tripped.remove(id);
-        self.note(&book);
-        Ok(told)
+        book.exchange(&[Arc::clone(&rule.id)], Vec::new())?;
+        book.log.note(who, "remove", Some(id), "", told.clone(), Value::Null);
+        let hits = book.tally().hits.remove(id);
+        let tripped = book.tripped.remove(id);
+        Ok((told, Undo::Went(Box::new((Rule::clone(&rule), hits, tripped)))))
     }
 }
 

@@ -79,8 +79,8 @@ impl Blocks {
     /// names one may rely on it. Not to be called by the capturing thread, which tells them.
     pub(in crate::app) fn settle(&self) {
         let (wanted, any) = {
-            let book = self.book();
-            (self.identities.load(Ordering::Acquire), book.enforces() && book.set().groups().next().is_some())
+            let any = self.in_force.enforces() && self.in_force.set().groups().next().is_some();
+            (self.identities.load(Ordering::Acquire), any)
         };
         let end = Instant::now() + SETTLE;
         while any && self.told.load(Ordering::Acquire) < wanted {

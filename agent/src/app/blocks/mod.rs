@@ -5,6 +5,7 @@ mod attempts;
 mod book;
 mod breaker;
 mod change;
+mod commit;
 mod configure;
 mod crowd;
 mod document;
@@ -28,7 +29,7 @@ pub(super) mod sources;
 mod tend;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,6 +63,8 @@ const LATE: Duration = Duration::from_secs(10);
 /// Drop decisions of this node.
 pub(super) struct Blocks {
     book: Mutex<Book>,
+    /// Changes that wait for the book.
+    waiting: Mutex<VecDeque<commit::Waiting>>,
     /// What calls meet.
     in_force: Arc<InForce>,
     /// Some rule is in force.
@@ -107,6 +110,7 @@ impl Blocks {
         }
         let blocks = Self {
             book: Mutex::new(book),
+            waiting: Mutex::default(),
             in_force,
             any: false.into(),
             identities: 0.into(),

@@ -30,6 +30,9 @@ pub enum Refused {
     /// The change can't be recorded.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Whoever made it failed in the middle.
+    #[error("whether the change was made is not known: see weir block list")]
+    Lost,
     /// Neither word.
     #[error("mode: {0:?} is neither monitor nor enforce")]
     Mode(String),

@@ -18,11 +18,18 @@ impl Blocks {
     /// The agent lives: to be called once a second at least. Rules whose time is over end.
     pub(in crate::app) fn beat(&self) {
         let mut book = self.book();
+        Self::heard(&mut book);
         self.expire(&mut book);
+        if book.enforces() {
+            self.trip(&mut book);
+        }
+    }
+
+    /// Tells the kernel half first of all: what follows may take its time.
+    fn heard(book: &mut Book) {
         if !book.enforces() {
             return;
         }
-        self.trip(&mut book);
         let Some(result) = book.kernel().map(Kernel::beat) else { return };
         if let (Err(error), false) = (&result, book.beaten) {
             tracing::error!(%error, "the kernel half will take the agent for dead: only rules with an end are enforced");
@@ -36,15 +43,19 @@ impl Blocks {
         if over.is_empty() {
             return;
         }
-        for id in over {
-            let told = book.set().get(&id).map_or(Value::Null, |rule| document(rule));
-            if let Err(error) = book.log.write("weir", "expire", Some(&id), "its time is over", told, Value::Null) {
-                tracing::warn!(%error, rule = %id, "a rule's end is not in the audit log");
-            }
-            if let Err(error) = book.change(std::slice::from_ref(&id), Vec::new()) {
-                tracing::warn!(%error, rule = %id, "a rule whose time is over stays listed; it meets nothing");
-            }
-            book.tally().hits.remove(&id);
+        for id in &over {
+            let told = book.set().get(id).map_or(Value::Null, |rule| document(rule));
+            book.log.note("weir", "expire", Some(id), "its time is over", told, Value::Null);
+        }
+        // At once: the beat waits for it, and many may have come with one end.
+        if let Err(error) = book.log.sync() {
+            tracing::warn!(%error, rules = over.len(), "the end of rules is not in the audit log");
+        }
+        if let Err(error) = book.change(&over, Vec::new()) {
+            tracing::warn!(%error, rules = over.len(), "rules whose time is over stay listed; they meet nothing");
+        }
+        for id in &over {
+            book.tally().hits.remove(id);
         }
         self.note(book);
     }
