@@ -20,6 +20,14 @@ pub enum PrefixError {
     /// Not an address, or not a length.
     #[error("address {0:?}: write an IPv4 or IPv6 address, alone or with a prefix length (203.0.113.0/24)")]
     Syntax(String),
+    /// An address of one link.
+    #[error("address {written}: a rule can't be of one zone; write {address}, which is met on every link")]
+    Zone {
+        /// As written.
+        written: String,
+        /// Without the zone.
+        address: Ipv6Addr,
+    },
     /// Bits behind the prefix are set.
     #[error("address {written}: bits behind the prefix are set; write {canonical}")]
     HostBits {
@@ -158,6 +166,9 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, PrefixError> {
         let syntax = || PrefixError::Syntax(text.chars().take(80).collect());
         let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+        if let Some(address) = address.split_once('%').and_then(|(address, _)| address.parse().ok()) {
+            return Err(PrefixError::Zone { written: text.chars().take(80).collect(), address });
+        }
         let address: IpAddr = address.parse().map_err(|_| syntax())?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let len = match len {
@@ -214,6 +225,11 @@ mod tests {
         for text in ["", "x", "1.2.3", "1.2.3.4/33", "::/129", "1.2.3.4/", "1.2.3.4/+8", "1.2.3.4/-1"] {
             assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::Syntax(_))), "{text}");
         }
+        for text in ["fe80::1%eth0", "fe80::1%2/64"] {
+            let said = text.parse::<Prefix>().unwrap_err().to_string();
+            assert!(said.starts_with(&format!("address {text}: ")) && said.contains("write fe80::1,"), "{said}");
+        }
+        assert!(matches!("1.2.3.4%eth0".parse::<Prefix>(), Err(PrefixError::Syntax(_))));
         let error = "203.0.113.7/24".parse::<Prefix>().unwrap_err();
         assert_eq!(error.to_string(), "address 203.0.113.7/24: bits behind the prefix are set; write 203.0.113.0/24");
     }
