@@ -68,7 +68,7 @@ fn unavailable(error: &Error) -> Unavailable {
 
 fn not_made(refused: &blocks::Refused) -> NotMade {
     let unknown = matches!(refused, blocks::Refused::Set(SetError::Unknown(_)));
-    NotMade { unknown, why: refused.to_string() }
+    NotMade { unknown, why: refused.to_string(), field: refused.field() }
 }
 
 impl Backend for Door {

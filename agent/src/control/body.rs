@@ -76,6 +76,15 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response<Reply> {
     document(status, &serde_json::json!({ "error": text }))
 }
 
+/// A change that was refused, with the key at fault where it is one.
+pub(super) fn refused(error: &super::NotMade) -> Response<Reply> {
+    let mut told = serde_json::json!({ "error": error.why });
+    if let Some(field) = &error.field {
+        told["field"] = field.as_str().into();
+    }
+    document(StatusCode::UNPROCESSABLE_ENTITY, &told)
+}
+
 /// An NDJSON answer and where its lines go.
 pub(super) fn lines() -> (Lines, Response<Reply>) {
     let (sender, receiver) = mpsc::channel(CHUNKS);

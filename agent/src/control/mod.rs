@@ -75,6 +75,8 @@ pub struct NotMade {
     pub unknown: bool,
     /// Why.
     pub why: String,
+    /// The key at fault, where it is one.
+    pub field: Option<String>,
 }
 
 /// What the server asks. Every method may wait, for a second at most: it is called on a thread where that is allowed.

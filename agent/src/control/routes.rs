@@ -160,7 +160,7 @@ fn told(answer: Result<serde_json::Value, super::NotMade>) -> Response<Reply> {
     match answer {
         Ok(value) => body::document(StatusCode::OK, &value),
         Err(error) if error.unknown => body::error(StatusCode::NOT_FOUND, &error.why),
-        Err(error) => body::error(StatusCode::UNPROCESSABLE_ENTITY, &error.why),
+        Err(error) => body::refused(&error),
     }
 }
 

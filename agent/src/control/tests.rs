@@ -107,7 +107,7 @@ impl Backend for Shelf {
     }
 
     fn explain(&self, id: &str) -> Result<Value, NotMade> {
-        Err(NotMade { unknown: true, why: format!("there is no rule {id}") })
+        Err(NotMade { unknown: true, why: format!("there is no rule {id}"), field: None })
     }
 
     fn mode(&self) -> Value {

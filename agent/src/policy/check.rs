@@ -87,7 +87,8 @@ impl CheckError {
                 Some(key)
             }
             Self::Wide(_) | Self::Shared { .. } => Some("client.address"),
-            Self::Pattern(_) | Self::Everything => None,
+            Self::Pattern(error) => Some(error.key),
+            Self::Everything => None,
         }
     }
 }

@@ -24,9 +24,9 @@ pub const PATTERN_MAX: usize = 256;
 
 /// A pattern that can't be used: what is wrong and what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?}: {why}")]
+#[error("{key} {text:?}: {why}")]
 pub struct PatternError {
-    what: &'static str,
+    pub(super) key: &'static str,
     text: String,
     why: &'static str,
 }
@@ -54,7 +54,7 @@ impl PathPattern {
     /// Reads a pattern: `/login` is a prefix (`/login`, `/login/x`, not `/loginx`), `=/login` the path alone,
     /// `/orders/{id}` a template for the whole path.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let fail = |why| PatternError { what: "path", text: text.chars().take(PATTERN_MAX).collect(), why };
+        let fail = |why| PatternError { key: "path", text: text.chars().take(PATTERN_MAX).collect(), why };
         if text.len() > PATTERN_MAX {
             return Err(fail("it is longer than 256 bytes"));
         }
@@ -217,7 +217,7 @@ pub struct HostPattern {
 impl HostPattern {
     /// Reads `shop.test`, `*.shop.test`, `192.0.2.1` or `[2001:db8::1]`.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let fail = |why| PatternError { what: "host", text: text.chars().take(PATTERN_MAX).collect(), why };
+        let fail = |why| PatternError { key: "server.host", text: text.chars().take(PATTERN_MAX).collect(), why };
         let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if name.is_empty() || name.len() > 253 {

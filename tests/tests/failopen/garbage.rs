@@ -12,26 +12,52 @@ use weir_tests::wait;
 
 use super::{answered, unharmed};
 
-/// Bodies, and what the answer says.
-const BODIES: &[(&str, u16, &str)] = &[
-    ("", 400, "not JSON"),
-    ("{", 400, "not JSON"),
-    ("null", 400, "no object"),
-    ("[]", 400, "no object"),
-    ("[1]", 400, "no object"),
-    ("{}", 422, "no condition"),
-    (r#"{"client": "203.0.113.7"}"#, 422, "not a rule"),
-    (r#"{"clients": {}}"#, 422, "unknown field"),
-    (r#"{"client": {"address": "0.0.0.0/0"}}"#, 422, "more addresses"),
-    (r#"{"client": {"address": "203.0.113.7/33"}}"#, 422, "client.address"),
-    (r#"{"server": {"port": 65536}}"#, 422, "not a rule"),
-    (r#"{"server": {"port": 0}}"#, 422, "server.port"),
-    (r#"{"path": "good"}"#, 422, "must start with '/'"),
-    (r#"{"method": "GET /"}"#, 422, "method"),
-    (r#"{"client": {"address": "203.0.113.7"}, "ttl": "-1s"}"#, 422, "ttl"),
-    (r#"{"client": {"address": "203.0.113.7"}, "mode": "kill"}"#, 422, "monitor or enforce"),
-    (r#"{"client": {"address": "203.0.113.7"}, "id": "a b"}"#, 422, "id"),
-    (r#"{"client": {"address": "203.0.113.7"}, "limit": {"rate": "0/s"}}"#, 422, "limit.rate"),
+/// Bodies, what the answer says, and which field it names.
+const BODIES: &[(&str, u16, &str, &str)] = &[
+    ("", 400, "not JSON", ""),
+    ("{", 400, "not JSON", ""),
+    ("null", 400, "no object", ""),
+    ("[]", 400, "no object", ""),
+    ("[1]", 400, "no object", ""),
+    ("{}", 422, "no condition", ""),
+    (r#"{"client": "203.0.113.7"}"#, 422, "not a rule", "client"),
+    (r#"{"clients": {}}"#, 422, "unknown field", "clients"),
+    (r#"{"client": {"adress": "203.0.113.7"}}"#, 422, "unknown field", "client.adress"),
+    (r#"{"client": {"address": ["203.0.113.7", {}]}}"#, 422, "not a rule", "client.address[1]"),
+    (r#"{"client": {"address": "0.0.0.0/0"}}"#, 422, "more addresses", "client.address"),
+    (r#"{"client": {"address": "::ffff:0.0.0.0/96"}}"#, 422, "more addresses", "client.address"),
+    (r#"{"client": {"address": "203.0.113.7/33"}}"#, 422, "write an IPv4", "client.address"),
+    (r#"{"client": {"address": "fe80::1%eth0"}}"#, 422, "zone", "client.address"),
+    (r#"{"client": {"port": 80}}"#, 422, "server.port", "client.port"),
+    (r#"{"server": {"port": 65536}}"#, 422, "65536 is not a whole number", "server.port"),
+    (r#"{"server": {"port": -1}}"#, 422, "not a rule", "server.port"),
+    (r#"{"server": {"port": 0}}"#, 422, "1 to 65535", "server.port"),
+    (r#"{"server": {"host": "a b"}}"#, 422, "a b", "server.host"),
+    (r#"{"path": "good"}"#, 422, "must start with '/'", "path"),
+    (r#"{"method": "GET /"}"#, 422, "token", "method"),
+    (r#"{"client": {"address": "203.0.113.7"}, "ttl": "-1s"}"#, 422, "90s", "ttl"),
+    (r#"{"client": {"address": "203.0.113.7"}, "ttl": 60}"#, 422, "not a rule", "ttl"),
+    (r#"{"client": {"address": "203.0.113.7"}, "mode": "kill"}"#, 422, "monitor or enforce", "mode"),
+    (r#"{"client": {"address": "203.0.113.7"}, "id": "a b"}"#, 422, "characters", "id"),
+    (r#"{"path": "/x", "id": "stays"}"#, 422, "exists already", "id"),
+    (r#"{"client": {"address": "203.0.113.7"}, "limit": {"rate": "0/s"}}"#, 422, "100/s", "limit.rate"),
+    (r#"{"client": {"address": "203.0.113.7"}, "limit": {}}"#, 422, "missing field `rate`", "limit"),
+];
+
+/// What is asked for by command, and the same as JSON: both are told the same.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (&["--path", "good"], r#"{"path": "good"}"#),
+    (&["--client", "203.0.113.7/33"], r#"{"client": {"address": "203.0.113.7/33"}}"#),
+    (&["--client", "0.0.0.0/0"], r#"{"client": {"address": "0.0.0.0/0"}}"#),
+    (&["--client", "fe80::1%eth0"], r#"{"client": {"address": "fe80::1%eth0"}}"#),
+    (&["--port", "0"], r#"{"server": {"port": 0}}"#),
+    (&["--host", "a b"], r#"{"server": {"host": "a b"}}"#),
+    (&["--method", "GET /"], r#"{"method": "GET /"}"#),
+    (&["--path", "/x", "--ttl", "0s"], r#"{"path": "/x", "ttl": "0s"}"#),
+    (&["--path", "/x", "--rate", "0/s"], r#"{"path": "/x", "limit": {"rate": "0/s"}}"#),
+    (&["--path", "/x", "--priority", "101"], r#"{"path": "/x", "priority": 101}"#),
+    (&["--path", "/x", "--id", "stays"], r#"{"path": "/x", "id": "stays"}"#),
+    (&[], "{}"),
 ];
 
 const FEEDS: &[&[u8]] =
@@ -101,9 +127,29 @@ fn garbage_at_every_door_changes_nothing() -> Result<()> {
     let soon = Duration::from_secs(10);
     wait::until(soon, "all sources", || Ok((rules()?.len() == 3).then_some(())))?;
     let ((), count) = unharmed(&nginx, || {
-        for (body, status, why) in BODIES {
+        for (body, status, why, field) in BODIES {
             let got = ask(&agent.socket(), "POST", "/v1/blocks", body)?;
             ensure!(got.0 == *status && got.1.contains(why), "{body}: {} {}", got.0, got.1);
+            let told: Value = serde_json::from_str(&got.1)?;
+            ensure!(told["field"].as_str().unwrap_or_default() == *field, "{body}: {told}");
+            let text = told["error"].as_str().unwrap_or_default();
+            ensure!(text.contains(field), "{body}: {text} does not name {field}");
+        }
+        for (arguments, body) in COMMANDS {
+            for dry in [&[][..], &["--dry-run"]] {
+                let said = agent.say(&[&["block", "add", "--reason", "t"], *arguments, dry].concat())?;
+                let got = ask(&agent.socket(), "POST", "/v1/blocks", body)?;
+                let told: Value = serde_json::from_str(&got.1)?;
+                let text = told["error"].as_str().context("no error")?;
+                let taken = dry.len() == 1 && body.contains("stays");
+                ensure!(
+                    taken || (said.code == 1 && said.err.contains(text)),
+                    "{arguments:?} {dry:?}: {} {}: {text}",
+                    said.code,
+                    said.err
+                );
+                ensure!(got.0 == 422 && (taken || said.out.is_empty()), "{arguments:?}: {} {}", got.0, said.out);
+            }
         }
         let large = format!("{{\"reason\": \"{}\"}}", "x".repeat(2 << 20));
         // Refused before all of it is read: the answer may be lost with the connection.

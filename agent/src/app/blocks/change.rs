@@ -89,7 +89,7 @@ impl Blocks {
 
 /// A rule that came by the control socket.
 fn checked(book: &mut Book, crowd: &Crowd, who: &str, written: Value) -> Result<Rule, Refused> {
-    let mut written: WrittenRule = serde_json::from_value(written)?;
+    let mut written: WrittenRule = serde_path_to_error::deserialize(written)?;
     // Who it is, says the kernel.
     written.author = None;
     match written.ttl.as_deref() {

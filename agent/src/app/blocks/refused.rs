@@ -14,7 +14,7 @@ use super::log::LogError;
 pub enum Refused {
     /// Not a rule.
     #[error("not a rule: {0}")]
-    Written(#[from] serde_json::Error),
+    Written(#[from] serde_path_to_error::Error<serde_json::Error>),
     /// A rule of the configuration.
     #[error("enforce.rules[{0}]: {1}")]
     Config(usize, #[source] CheckError),
@@ -54,4 +54,21 @@ pub enum Refused {
     /// A detector that finds too much.
     #[error("detector {0} has {1} rules already")]
     Detector(String, usize),
+}
+
+impl Refused {
+    /// The key of the rule that is at fault, as it is written in the rule; `None`: it is no single one.
+    pub(in crate::app) fn field(&self) -> Option<String> {
+        match self {
+            Self::Written(error) => {
+                let path = error.path().to_string();
+                (path != ".").then_some(path)
+            }
+            Self::Check(error) => error.key().map(str::to_owned),
+            Self::Set(SetError::Exists(_)) => Some("id".to_owned()),
+            Self::Set(SetError::Nested(_)) => Some("client.address".to_owned()),
+            Self::Mode(_) => Some("mode".to_owned()),
+            _ => None,
+        }
+    }
 }
