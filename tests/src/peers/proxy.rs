@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::nginx::{Nginx, Setup};
+use crate::netns::NetNs;
 use crate::place::{self, Scratch};
 use crate::process::Process;
 use crate::wait;
@@ -39,30 +40,47 @@ impl Proxy {
         let command = match kind {
             Kind::Haproxy => haproxy(&scratch, &http(port, upstream))?,
             Kind::Splice => haproxy(&scratch, &splice(port, upstream))?,
-            Kind::Envoy => {
-                let path = scratch.write("envoy.yaml", envoy(port, upstream))?;
-                let mut command = Command::new(place::cached("venv/bin/envoy")?);
-                command.arg("-c").arg(path).args(["--concurrency", "2", "--disable-hot-restart", "-l", "warning"]);
-                command
-            }
+            Kind::Envoy => return Self::envoy("", upstream, "", None),
         };
-        Self::run(command, port, scratch)
+        Self::run(command, port, scratch, None)
+    }
+
+    /// Envoy in front of `upstream`: further lines of its connection manager and of its cluster, each with its indent.
+    pub fn envoy(manager: &str, upstream: SocketAddr, cluster: &str, netns: Option<&NetNs>) -> Result<Self> {
+        let scratch = Scratch::new("proxy")?;
+        let port = place::free_port()?;
+        let text = envoy(port, upstream).replace("MANAGER", manager) + cluster;
+        let path = scratch.write("envoy.yaml", text)?;
+        let mut command = Command::new(place::cached("venv/bin/envoy")?);
+        command.arg("-c").arg(path).args(["--concurrency", "2", "--disable-hot-restart", "-l", "warning"]);
+        Self::run(command, port, scratch, netns)
     }
 
     /// `HAProxy` in front of `upstream`: further lines of its defaults, further words of its server.
     pub fn haproxy(defaults: &str, upstream: SocketAddr, server: &str) -> Result<Self> {
+        Self::haproxy_inside(defaults, upstream, server, None)
+    }
+
+    /// The same inside a namespace.
+    pub fn haproxy_inside(defaults: &str, upstream: SocketAddr, server: &str, netns: Option<&NetNs>) -> Result<Self> {
         let scratch = Scratch::new("proxy")?;
         let port = place::free_port()?;
         let text = format!(
             "{HAPROXY}  {defaults}\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s {upstream} {server}\n"
         );
-        Self::run(haproxy(&scratch, &text)?, port, scratch)
+        Self::run(haproxy(&scratch, &text)?, port, scratch, netns)
     }
 
-    fn run(command: Command, port: u16, scratch: Scratch) -> Result<Self> {
+    fn run(command: Command, port: u16, scratch: Scratch, netns: Option<&NetNs>) -> Result<Self> {
+        let command = match netns {
+            Some(netns) => netns.enter(&command)?,
+            None => command,
+        };
         let process = Process::start(command, "proxy", &scratch)?;
         let proxy = Self { process, port, _scratch: scratch };
-        wait::listening(proxy.address(), Duration::from_secs(10))
+        let listening = || wait::listening(proxy.address(), Duration::from_secs(10));
+        netns
+            .map_or_else(listening, |netns| netns.inside(listening))
             .with_context(|| proxy.process.output().unwrap_or_default())?;
         Ok(proxy)
     }
@@ -136,7 +154,7 @@ fn envoy(port: u16, upstream: SocketAddr) -> String {
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: front
           generate_request_id: false
-          route_config:
+MANAGER          route_config:
             virtual_hosts:
             - name: all
               domains: [\"*\"]
