@@ -72,12 +72,11 @@ impl Blocks {
         let changed = made.iter().any(|(_, result)| result.is_ok());
         if let Err(error) = book.log.sync() {
             for (_, result) in made.iter_mut().rev() {
-                match result {
-                    Ok((_, undo)) => {
-                        *result = Err(book.undo(undo).err().unwrap_or_else(|| error.clone().into()));
-                    }
+                if let Ok((_, undo)) = result {
+                    *result = Err(book.undo(undo).err().unwrap_or_else(|| error.clone().into()));
+                } else {
                     // Nothing changed, so that why it was refused matters more than whether that could be recorded.
-                    Err(_) => tracing::warn!(%error, "a refusal is not in the audit log"),
+                    tracing::warn!(%error, "a refusal is not in the audit log");
                 }
             }
         }
