@@ -53,7 +53,7 @@ fn client(proxy: SocketAddr, end: Instant, request: impl Fn(u64) -> String) -> R
         let text = request(n);
         let method = text.split(' ').next().unwrap_or_default().to_owned();
         let answer = open.send(text).and_then(|()| open.answer(&method));
-        let status = answer.as_ref().map_or(Ok(0), |answer| answer.status())?;
+        let status = answer.as_ref().map_or(Ok(0), weir_tests::wire::Message::status)?;
         *answers.entry(status).or_default() += 1;
         let closes = answer.ok().is_none_or(|answer| answer.header("connection").is_some_and(|text| text == "close"));
         wire = (!closes).then_some(open);
