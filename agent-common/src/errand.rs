@@ -16,7 +16,25 @@ impl Errand {
     /// Bits of the id; a [`Doubt`] is above them. 2^60 ns are 36 years.
     pub const BITS: u32 = 60;
 
-    /// `CLOCK_MONOTONIC` nanoseconds of its begin; 0: there was none.
+    /// Bit of an id: a goroutine's. Two of a process may begin in the same nanosecond and go on in one thread.
+    pub const GOROUTINE: u64 = 1 << (Self::BITS - 1);
+
+    /// The id of an errand that a goroutine begins at `at` on a processor: two of a processor can't begin at once. `at`
+    /// is cut to 26 days.
+    #[must_use]
+    #[inline(always)]
+    pub const fn goroutine(at: u64, processor: u32) -> u64 {
+        Self::GOROUTINE | ((at << 8 | (processor & 0xff) as u64) & (Self::GOROUTINE - 1))
+    }
+
+    /// A goroutine is on it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_goroutine(self) -> bool {
+        self.0 & Self::GOROUTINE != 0
+    }
+
+    /// `CLOCK_MONOTONIC` nanoseconds of a thread's begin, see [`Self::goroutine`] for the others; 0: there was none.
     #[must_use]
     #[inline(always)]
     pub const fn id(self) -> u64 {

@@ -69,6 +69,60 @@ impl Offsets {
     };
 }
 
+/// Offsets for goroutines and their sockets, as [`Offsets`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoOffsets {
+    /// `task_struct.thread.fsbase`.
+    pub task_base: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `files_struct.fdt`.
+    pub files_table: u32,
+    /// `fdtable.fd`.
+    pub table_files: u32,
+    /// `file.private_data`.
+    pub file_private: u32,
+    /// `socket.sk`.
+    pub socket_sock: u32,
+    /// `sock.__sk_common.skc_cookie`.
+    pub sock_cookie: u32,
+    /// `tcp_sock.copied_seq`.
+    pub sock_copied: u32,
+}
+
+impl GoOffsets {
+    /// Nothing is known.
+    pub const NONE: Self = Self {
+        task_base: NO_OFFSET,
+        task_files: NO_OFFSET,
+        files_table: NO_OFFSET,
+        table_files: NO_OFFSET,
+        file_private: NO_OFFSET,
+        socket_sock: NO_OFFSET,
+        sock_cookie: NO_OFFSET,
+        sock_copied: NO_OFFSET,
+    };
+
+    /// All of them are known.
+    #[must_use]
+    pub const fn are_known(&self) -> bool {
+        let Self {
+            task_base,
+            task_files,
+            files_table,
+            table_files,
+            file_private,
+            socket_sock,
+            sock_cookie,
+            sock_copied,
+        } = *self;
+        let task = task_base != NO_OFFSET && task_files != NO_OFFSET;
+        let files = files_table != NO_OFFSET && table_files != NO_OFFSET && file_private != NO_OFFSET;
+        task && files && socket_sock != NO_OFFSET && sock_cookie != NO_OFFSET && sock_copied != NO_OFFSET
+    }
+}
+
 /// Slots of the per-CPU counters. Each has one place where it is incremented.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

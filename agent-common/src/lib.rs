@@ -6,6 +6,7 @@
 
 pub mod conn;
 pub mod errand;
+pub mod goroutine;
 pub mod judge;
 pub mod knob;
 #[cfg(feature = "user")]
@@ -14,4 +15,4 @@ pub mod record;
 pub mod verdict;
 
 /// Changes whenever a layout of this crate changes; the loader refuses an object with another number.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;

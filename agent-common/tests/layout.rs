@@ -1,7 +1,7 @@
 //! The border's layouts, byte for byte: a change here is a change of `ABI`.
 
 use core::mem::{offset_of, size_of};
-use weir_common::{conn, knob, record};
+use weir_common::{conn, goroutine, knob, record};
 
 #[test]
 fn sizes_have_no_padding() {
@@ -15,6 +15,8 @@ fn sizes_have_no_padding() {
     assert_eq!(size_of::<record::Asked>(), 24 + 8 + 4 * 4);
     assert_eq!(size_of::<record::Dns>(), 24 + 8 + 4 + 4 + 4 + 1 + 3);
     assert_eq!(size_of::<knob::Offsets>(), 18 * 4);
+    assert_eq!(size_of::<knob::GoOffsets>(), 8 * 4);
+    assert_eq!(size_of::<goroutine::GoProcess>(), 4 * 8 + 4 * 4);
 }
 
 #[test]

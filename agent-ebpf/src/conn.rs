@@ -127,7 +127,9 @@ pub(crate) struct Conn {
     pub held_errand: u64,
     /// Id of the errand in which its request was read, for a server; sent, for a client. 0: none, or it is over.
     pub errand: u64,
-    /// Thread that did so; 0: no such request is under way.
+    /// Goroutine that did so; 0: a thread.
+    pub goroutine: u64,
+    /// Thread that did so, or the goroutine's process; 0: no such request is under way.
     pub reader: u32,
     /// Process of which the agent knows that it reads here.
     pub told: u32,
@@ -151,6 +153,10 @@ pub(crate) struct Conn {
     pub cgroup: u64,
     /// Sequence numbers with which the two ways' streams begin, by way; zeros where the handshake was not seen.
     pub start: [u32; 2],
+    /// Sequence number at which the request began that made this `fresh`.
+    pub began: u32,
+    /// Zero.
+    pub unused: u32,
 }
 const _: () = assert!(core::mem::offset_of!(Conn, next) == 56 && core::mem::offset_of!(Conn, held_tgid) == 120);
 

@@ -101,6 +101,7 @@ pub(crate) fn take(conn: &mut Conn, ends: &Ends) {
     }
     conn.next[w] = segment.seq.wrapping_add(len);
     conn.last = Way::IN.0 + 1;
+    conn.began = segment.seq;
     conn.fresh = 1;
     conn.kept[w] = segment.kept;
     // The first bytes of the response tell whether it is one.

@@ -1,11 +1,19 @@
 //! What the loader sets before it loads.
 
 use aya_ebpf::Global;
-use weir_common::knob::{NO_OFFSET, Offsets};
+use weir_common::knob::{GoOffsets, NO_OFFSET, Offsets};
 
 /// Offsets in kernel structures, from BTF.
 #[unsafe(no_mangle)]
 static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
+
+/// Offsets for goroutines.
+#[unsafe(no_mangle)]
+static GO_OFFSETS: Global<GoOffsets> = Global::new(GoOffsets::NONE);
+
+/// 1: goroutines are told apart. The verifier leaves out what 0 excludes.
+#[unsafe(no_mangle)]
+static GOROUTINES: Global<u32> = Global::new(0);
 
 /// The agent's own process id: its sockets are not observed. 0: none.
 #[unsafe(no_mangle)]
@@ -27,6 +35,16 @@ pub(crate) const CURRENT_TASK: u32 = 2;
 #[inline(always)]
 pub(crate) fn offsets() -> Offsets {
     OFFSETS.load()
+}
+
+#[inline(always)]
+pub(crate) fn go_offsets() -> GoOffsets {
+    GO_OFFSETS.load()
+}
+
+#[inline(always)]
+pub(crate) fn goroutines() -> bool {
+    GOROUTINES.load() != 0
 }
 
 #[inline(always)]

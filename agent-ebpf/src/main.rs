@@ -16,6 +16,7 @@ mod emit;
 mod errand;
 mod framing;
 mod gate;
+mod goroutine;
 mod hooks;
 mod knobs;
 mod maps;

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::bpf_map_type::{
     BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
 };
 use aya_ebpf::macros::btf_map;
+use weir_common::goroutine::GoProcess;
 use weir_common::judge::{Classes, Row};
 use weir_common::knob::Slot;
 use weir_common::verdict::{
@@ -17,7 +18,7 @@ use crate::checksum::Sum;
 use crate::conn::{Conn, Stage};
 use crate::dns::{Asked, Budget, Question};
 use crate::early::{Early, SLOTS};
-use crate::errand::{Caller, Walk};
+use crate::errand::{Caller, Pledge, Walk, Walker};
 use crate::gate::state::Gate;
 
 /// Map definitions as libbpf reads them from BTF. Own structs, because aya-ebpf 0.2's `SkStorage` takes only a
@@ -182,9 +183,20 @@ map! {
 }
 
 map! {
-    /// What threads that take requests are about, by thread id; until the thread ends. Threads beyond the bound are on no
-    /// errand. Not an LRU: what would be forgotten is what speaks against an errand.
-    WALKS: Walks, BPF_MAP_TYPE_HASH, u32, Walk, 16384, 0
+    /// What threads and goroutines that take requests are about; until the thread ends, or the goroutine's request. Those
+    /// beyond the bound are on no errand. Not an LRU: what would be forgotten is what speaks against an errand.
+    WALKS: Walks, BPF_MAP_TYPE_HASH, Walker, Walk, 16384, 0
+}
+
+map! {
+    /// Go processes whose goroutines can be told apart, by process id; until the process ends or has a new image.
+    GO_PROCESSES: GoProcesses, BPF_MAP_TYPE_HASH, u32, GoProcess, 4096, NO_PREALLOC
+}
+
+map! {
+    /// Goroutines whose next request another one sends for them, by the connection's cookie; until it is sent. What waits
+    /// longest goes first, and its call has no parent then.
+    PLEDGES: Pledges, BPF_MAP_TYPE_LRU_HASH, u64, Pledge, 8192, 0
 }
 
 map! {

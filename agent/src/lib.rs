@@ -1,7 +1,7 @@
 //! Weir: kernel-level API observability and enforcement.
 //!
 //! The layers, from the ground up; each may use only what stands before it (`cargo xtask lint` checks):
-//! words (`clock`, `meter`, `model`), leaves (`kernel`, `proto`, `tls`, `identity`), `flow`,
+//! words (`clock`, `meter`, `model`), leaves (`kernel`, `proto`, `tls`, `golang`, `identity`), `flow`,
 //! judgement (`graph`, `catalog`, `policy`, `detect`, `redact`, `recent`), doors (`export`, `control`),
 //! wiring (`config`, `app`), faces (`cli`, `tui`).
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod export;
 pub mod flow;
+pub mod golang;
 pub mod graph;
 pub mod identity;
 pub mod kernel;

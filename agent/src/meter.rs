@@ -72,6 +72,8 @@ pub enum Count {
     ChainCarried,
     /// The parent was proven by the thread.
     ChainThread,
+    /// The parent was proven by the goroutine.
+    ChainGoroutine,
     /// The process takes no requests.
     ChainNoRequest,
     /// The request names a span that the application made.
@@ -110,7 +112,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Delivered,
         Self::LostUndecodable,
         Self::LostUnannounced,
@@ -137,6 +139,7 @@ impl Count {
         Self::EvictedKubernetes,
         Self::ChainCarried,
         Self::ChainThread,
+        Self::ChainGoroutine,
         Self::ChainNoRequest,
         Self::ChainOwnSpan,
         Self::ChainSeveral,
@@ -186,6 +189,7 @@ impl Count {
             Self::EvictedKubernetes => (Unit::Event, "evicted", "kubernetes_object"),
             Self::ChainCarried => (Unit::Chain, "carried", ""),
             Self::ChainThread => (Unit::Chain, "thread", ""),
+            Self::ChainGoroutine => (Unit::Chain, "goroutine", ""),
             Self::ChainNoRequest => (Unit::Chain, "none", "no_request"),
             Self::ChainOwnSpan => (Unit::Chain, "none", "own_span"),
             Self::ChainSeveral => (Unit::Chain, "none", "several_requests"),

@@ -262,6 +262,7 @@ fn plan(sk: *mut bpf_sock, conn: &mut Conn, to: *mut Stage, way: Way) {
     stage!(to, tid, 0);
     stage!(to, errand, 0);
     if request && way == Way::IN && (turn || starts) {
+        conn.began = staged!(to, segment.seq);
         conn.fresh = 1;
     }
     if conn.announced == 0 {

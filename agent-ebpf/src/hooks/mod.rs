@@ -8,6 +8,8 @@ mod cgroup_skb;
 mod cgroup_sock;
 /// 5.10: verdicts.
 mod gate;
+/// 5.10: requests that goroutines hand over.
+mod go_call;
 /// 5.11: what processes read.
 mod rcv_space;
 /// 5.10: processes.

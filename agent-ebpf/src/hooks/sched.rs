@@ -12,7 +12,7 @@ use weir_common::knob::Slot;
 use weir_common::record::{ARGS, Exec, Exit, Head, Kind};
 
 use crate::stats::count;
-use crate::{emit, errand, knobs, who};
+use crate::{emit, errand, goroutine, knobs, who};
 
 /// `sched:sched_process_exec`: the new image is in place, nothing of it has run.
 #[tracepoint]
@@ -52,6 +52,7 @@ fn owner() -> Owner {
 #[inline(always)]
 fn exec() {
     let owner = owner();
+    goroutine::ends(owner.tgid);
     let record = emit::reserve::<Exec>();
     if record.is_null() {
         count(Slot::LOST_EVENT, 1);
@@ -99,6 +100,7 @@ fn exit() {
         return;
     }
     errand::process_ends(tgid);
+    goroutine::ends(tgid);
     let record = emit::reserve::<Exit>();
     if record.is_null() {
         count(Slot::LOST_EVENT, 1);

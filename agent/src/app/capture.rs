@@ -18,6 +18,7 @@ use crate::proto::dns::{self, Nothing};
 use weir_common::record::{Dns, Way};
 
 use super::blocks::{Blocks, groups::Known};
+use super::goroutines::Watch;
 use super::older::Older;
 use super::precedence::Precedence;
 use super::refusals::Refusals;
@@ -95,6 +96,7 @@ pub(super) struct Capture {
     pub refusals: Refusals,
     pub precedence: Arc<Precedence>,
     pub older: Arc<Older>,
+    pub goroutines: Arc<Watch>,
 }
 
 impl Capture {
@@ -163,7 +165,7 @@ impl Capture {
     }
 
     fn drain(&mut self, out: &mut Output) -> usize {
-        let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, older, .. } = self;
+        let Self { reader, worker, resolver, meter, clock, blocks, known, refusals, older, goroutines, .. } = self;
         if blocks.identities(known) {
             // Where no rule names an identity there is nobody to tell.
             let now = clock::monotonic_ns();
@@ -185,6 +187,7 @@ impl Capture {
             match &event {
                 Event::Exec(exec, args) => {
                     resolver.exec(exec, args);
+                    goroutines.exec(exec.owner.tgid);
                     if known.is_wanted()
                         && let Some(service) = resolver.process(exec.owner.tgid, exec.head.at)
                     {
@@ -193,6 +196,7 @@ impl Capture {
                 }
                 Event::Exit(exit) => {
                     resolver.exit(exit);
+                    goroutines.exit(exit.tgid);
                     blocks.gone(known, exit.tgid);
                 }
                 Event::Opened(opened) => {

@@ -104,6 +104,8 @@ fn facts_rows(facts: &Facts) -> Vec<Row> {
         ),
         fact("exact senders", &facts.sender(), Degraded, owners),
         fact("reads of requests", &facts.reads, Degraded, "enable CONFIG_DEBUG_INFO_BTF; needs kernel 5.11 or newer"),
+        fact("goroutines", &facts.goroutines, Degraded, Program::GoCall.without()),
+        fact("probes on programs", &facts.uprobe, Degraded, Program::GoCall.without()),
     ];
     if let (Some(path), Some(row)) =
         (&facts.cgroup2_path, rows.iter_mut().find(|row| row.subject == "cgroup v2" && row.standing == Standing::Ok))
@@ -135,6 +137,7 @@ fn fact(subject: &str, fact: &Fact, missing: Standing, remedy: &str) -> Row {
 
 fn verdict_row(program: Program, verdict: &Verdict) -> Row {
     let (standing, detail) = match verdict {
+        Verdict::Attached if program == Program::GoCall => (Standing::Ok, "attached to each Go program".to_owned()),
         Verdict::Attached => (Standing::Ok, "attached".to_owned()),
         Verdict::LeftOut(why) => (Standing::Degraded, format!("left out: {why}")),
         Verdict::Refused(why) => (Standing::Degraded, format!("refused: {why}")),

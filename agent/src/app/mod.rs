@@ -5,6 +5,7 @@ mod capture;
 pub mod doctor;
 mod door;
 mod feeds;
+mod goroutines;
 mod instrumented;
 mod judge;
 mod kubernetes;
@@ -140,6 +141,7 @@ pub struct Core {
     exported: Arc<Ledger>,
     kubernetes: Option<Arc<Watch>>,
     older: Arc<Older>,
+    goroutines: Arc<goroutines::Watch>,
     loaded: Mutex<Loaded>,
     sources: Sources,
     log: SetLog,
@@ -181,7 +183,9 @@ impl Agent {
         let (half, line) = load::load(&facts, &plan, &to_load)?;
         doctor::warn(&doctor::examine(&facts, Some(&half.verdicts)));
         let chains = Chains::new(half.tells_reads(), Arc::clone(&meter));
+        let go = half.tells_goroutines();
         let half = Arc::new(Mutex::new(half));
+        let (goroutines, finder) = goroutines::watch(&half, go);
         let kubernetes = kubernetes::start(&settings.kubernetes, &meter, &blocks).map(|(watch, news)| {
             resolver.watch(news);
             Arc::new(watch)
@@ -209,6 +213,7 @@ impl Agent {
             refusals: refusals::Refusals::default(),
             precedence: Arc::clone(&precedence),
             older: Arc::clone(&older),
+            goroutines: Arc::clone(&goroutines),
         };
         let judge = judge::Judge {
             batches: judged,
@@ -226,6 +231,7 @@ impl Agent {
         let threads = vec![
             thread("weir-capture", || capture.run())?,
             thread("weir-judge", || judge.run())?,
+            thread("weir-golang", || finder.run())?,
             precedence.start(level).map_err(Error::Thread)?,
         ];
         // The kernel half watches already: what it tells while programs of the gate load is to be taken.
@@ -245,6 +251,7 @@ impl Agent {
             exported,
             kubernetes,
             older,
+            goroutines,
             loaded: Mutex::new(loaded),
             sources,
             log,
@@ -275,6 +282,7 @@ impl Agent {
         self.core.feeds.stop();
         self.core.blocks.stop();
         self.precedence.end();
+        self.core.goroutines.stop();
         // A thread that is gone already can't be told.
         let _ = self.core.asks.send(Ask::Stop);
         let (threads, control) = (self.threads, self.control);
@@ -428,6 +436,7 @@ impl Core {
         let programs = report.rows.iter().rposition(|row| row.section == "program").map_or(0, |at| at + 1);
         report.rows.splice(programs..programs, self.blocks.doctor());
         report.rows.push(self.older.row());
+        report.rows.extend(self.goroutines.row());
         report.rows.extend(self.kubernetes.iter().flat_map(|watch| kubernetes::rows(&watch.state)));
         report
     }

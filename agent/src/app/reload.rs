@@ -65,6 +65,11 @@ impl Core {
             let asks = self.asks.clone();
             drop(tokio::task::spawn_blocking(move || asks.send(Ask::Chains(on))).await);
         }
+        if (old.traces.chains, old.traces.go) != (new.traces.chains, new.traces.go) {
+            let on = self.half().goroutines(new.traces.go);
+            let goroutines = Arc::clone(&self.goroutines);
+            drop(tokio::task::spawn_blocking(move || goroutines.set(on)).await);
+        }
         self.metrics.sample(Sampler::new(new.traces.sample));
         let replaced = {
             let mut bench = self.bench.write().unwrap_or_else(PoisonError::into_inner);

@@ -24,8 +24,10 @@ pub(super) fn redact(settings: &config::Settings) -> redact::Settings {
 
 /// What the loader is told; `own`: the agent's process id.
 pub(super) fn load(settings: &config::Settings, own: u32) -> kernel::load::Settings {
-    let (kernel, chains) = (&settings.kernel, settings.traces.chains);
-    kernel::load::Settings { ring: kernel.ring, window: kernel.window, cgroup: kernel.cgroup.clone(), own, chains }
+    let (kernel, traces) = (&settings.kernel, &settings.traces);
+    let cgroup = kernel.cgroup.clone();
+    let (chains, go) = (traces.chains, traces.go);
+    kernel::load::Settings { ring: kernel.ring, window: kernel.window, cgroup, own, chains, go }
 }
 
 /// Settings of the flow worker.

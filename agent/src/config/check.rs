@@ -154,6 +154,8 @@ pub struct Routes {
 pub struct Traces {
     /// Whether chains of calls are told.
     pub chains: bool,
+    /// Whether goroutines are told apart for them.
+    pub go: bool,
     /// What is exported beside applications that export spans of their own.
     pub instrumented: Instrumented,
     /// Share of traces exported, 0 to 1.
@@ -381,7 +383,8 @@ impl Check<'_> {
 
     fn traces(&mut self, written: &Written) -> Traces {
         let sample = self.range("traces.sample", written.traces.sample, 0.0, 1.0);
-        Traces { chains: written.traces.chains, instrumented: written.traces.instrumented, sample }
+        let written = &written.traces;
+        Traces { chains: written.chains, go: written.chains && written.go, instrumented: written.instrumented, sample }
     }
 
     fn breaker(&mut self, written: &Written) -> Breaker {

@@ -262,6 +262,9 @@ pub enum Instrumented {
 pub struct Traces {
     /// Whether calls that a process makes to answer another are told as its children, where that is proven.
     pub chains: bool,
+    /// Whether goroutines of Go programs count as threads do for that: a probe on their HTTP client, some 3 µs for each
+    /// call that they make.
+    pub go: bool,
     /// What is exported of calls that an application tells itself, because it exports spans of its own (known by its
     /// OTLP over HTTP): `silent`: nothing, and whom it calls is told under its span. `parent`: everything, under the span
     /// that the request names. `link`: calls whose request names a span, whoever makes them, in a trace beside the
@@ -430,7 +433,7 @@ impl Default for Tls {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { chains: true, instrumented: Instrumented::Silent, sample: 1.0 }
+        Self { chains: true, go: true, instrumented: Instrumented::Silent, sample: 1.0 }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 use serde::Serialize;
-use weir_common::knob::{NO_OFFSET, Offsets};
+use weir_common::knob::{GoOffsets, NO_OFFSET, Offsets};
 
 use super::{cgroup, layout};
 
@@ -80,6 +80,10 @@ pub struct Facts {
     pub current_task: Fact,
     /// It can be told which thread reads which request, and what else waits for the socket.
     pub reads: Fact,
+    /// Goroutines can be told apart: the memory of processes may be read, and the kernel tells where.
+    pub goroutines: Fact,
+    /// Probes may be put on programs.
+    pub uprobe: Fact,
     /// tracefs is mounted and readable.
     pub tracefs: Fact,
     /// A cgroup v2 hierarchy is mounted.
@@ -91,6 +95,9 @@ pub struct Facts {
     /// Offsets from BTF.
     #[serde(skip)]
     pub offsets: Offsets,
+    /// The same for goroutines.
+    #[serde(skip)]
+    pub go_offsets: GoOffsets,
 }
 
 impl Facts {
@@ -106,7 +113,7 @@ impl Facts {
             Ok(_) => Fact::Yes,
             Err(error) => Fact::No(chain(error)),
         };
-        let offsets = offsets.unwrap_or(Offsets::NONE);
+        let (offsets, go_offsets) = offsets.unwrap_or((Offsets::NONE, GoOffsets::NONE));
         let mount = cgroup.map(Path::to_owned).or_else(|| cgroup::mounted("/proc/self/mountinfo"));
         let mount = mount.map_or_else(cgroup::mount_privately, Ok);
         Self {
@@ -123,6 +130,8 @@ impl Facts {
             current_pid: helper(skb, BpfHelper::BPF_FUNC_get_current_pid_tgid),
             current_task: helper(skb, BpfHelper::BPF_FUNC_get_current_task),
             reads: reads(&offsets),
+            goroutines: goroutines(&go_offsets, helper(skb, BpfHelper::BPF_FUNC_probe_read_user)),
+            uprobe: uprobe(program(ProgramType::KProbe)),
             tracefs: tracefs(),
             cgroup2: match &mount {
                 Ok(path) if path.join("cgroup.procs").exists() => Fact::Yes,
@@ -132,6 +141,7 @@ impl Facts {
             cgroup2_path: mount.ok(),
             lockdown: lockdown(),
             offsets,
+            go_offsets,
         }
     }
 
@@ -161,6 +171,25 @@ fn reads(offsets: &Offsets) -> Fact {
     }
     // Whether socket storage may be had at a typed tracepoint (5.11) is told by loading.
     Fact::Yes
+}
+
+/// What `agent-ebpf/src/goroutine.rs` asks for.
+fn goroutines(offsets: &GoOffsets, user: Fact) -> Fact {
+    if !cfg!(target_arch = "x86_64") {
+        return Fact::No("where a thread keeps its goroutine is known for x86-64 only".to_owned());
+    }
+    if !offsets.are_known() {
+        return Fact::No("the kernel does not tell its structures (no BTF)".to_owned());
+    }
+    user
+}
+
+fn uprobe(programs: Fact) -> Fact {
+    let source = "/sys/bus/event_source/devices/uprobe/type";
+    match programs {
+        Fact::Yes if fs::read(source).is_err() => Fact::No(format!("{source} is not there: CONFIG_UPROBE_EVENTS")),
+        programs => programs,
+    }
 }
 
 /// Whether this process may use `bpf(2)` at all.

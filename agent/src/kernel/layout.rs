@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use weir_common::knob::{NO_OFFSET, Offsets};
+use weir_common::knob::{GoOffsets, NO_OFFSET, Offsets};
 
 /// Where the kernel shows its own BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -148,13 +148,24 @@ impl<'a> Btf<'a> {
 }
 
 /// Reads the offsets that the kernel half wants. A member that this kernel lacks stays [`NO_OFFSET`].
-pub fn read(path: &Path) -> Result<Offsets, Error> {
+pub fn read(path: &Path) -> Result<(Offsets, GoOffsets), Error> {
     let name = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: name(), source })?;
     let btf = Btf::parse(&bytes).map_err(|what| Error::Malformed { path: name(), what })?;
     let offset = |name, path: &[&str]| btf.offset(name, path).unwrap_or(NO_OFFSET);
     let [skb_bits, skb_summed, skb_valid] = btf.summed().unwrap_or([NO_OFFSET; 3]);
-    Ok(Offsets {
+    let go = GoOffsets {
+        // On x86-64 only.
+        task_base: offset("task_struct", &["thread", "fsbase"]),
+        task_files: offset("task_struct", &["files"]),
+        files_table: offset("files_struct", &["fdt"]),
+        table_files: offset("fdtable", &["fd"]),
+        file_private: offset("file", &["private_data"]),
+        socket_sock: offset("socket", &["sk"]),
+        sock_cookie: offset("sock", &["__sk_common", "skc_cookie"]),
+        sock_copied: offset("tcp_sock", &["copied_seq"]),
+    };
+    let offsets = Offsets {
         sock_owned: offset("sock", &["sk_lock", "owned"]),
         task_tgid: offset("task_struct", &["tgid"]),
         task_pid: offset("task_struct", &["pid"]),
@@ -174,7 +185,8 @@ pub fn read(path: &Path) -> Result<Offsets, Error> {
         socket_file: offset("socket", &["file"]),
         file_flags: offset("file", &["f_flags"]),
         task_io_uring: offset("task_struct", &["io_uring"]),
-    })
+    };
+    Ok((offsets, go))
 }
 
 #[cfg(test)]
@@ -183,7 +195,8 @@ mod tests {
 
     #[test]
     fn this_kernel_has_every_offset() {
-        let offsets = read(Path::new(VMLINUX)).unwrap();
+        let (offsets, go) = read(Path::new(VMLINUX)).unwrap();
+        assert!(go.are_known() || !cfg!(target_arch = "x86_64"), "{go:?}");
         for offset in [offsets.sock_owned, offsets.task_tgid, offsets.task_parent, offsets.mm_arg_start] {
             assert!(offset != NO_OFFSET && offset < 16384, "{offsets:?}");
         }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::cgroup;
 use super::facts::{Facts, chain};
 use super::gate::{Gate, GateError};
+use super::goroutines::Rows;
 use super::link::{self, Place};
 use super::plan::{Intent, Plan, Program};
 use super::tables::{Counts, Errands, Foreign};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub own: u32,
     /// What processes read is told.
     pub chains: bool,
+    /// And which goroutine of them calls.
+    pub go: bool,
 }
 
 /// Why the kernel half could not be loaded.
@@ -97,6 +100,8 @@ pub enum Verdict {
 
 /// The key that turns `weir_rcv_space` off.
 const CHAINS: &str = "traces.chains";
+/// The key that turns `weir_go_call` off.
+const GO: &str = "traces.go";
 
 /// The kernel half at work. Dropping it detaches everything.
 pub struct Half {
@@ -108,6 +113,7 @@ pub struct Half {
     pub gate: Gate,
     maps: Vec<OwnedFd>,
     errands: Errands,
+    pub(super) go: Rows,
     ebpf: Ebpf,
     /// Locked: see `cgroup::hold`.
     cgroup: File,
@@ -148,6 +154,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
     let cgroup = File::open(path).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
     cgroup::hold(&cgroup).map_err(|taken| Error::InUse { path: path.to_owned(), pid: taken.pid })?;
     let btf = Btf::from_sys_fs().ok();
+    let goroutines = u32::from(plan.goroutines);
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf.as_ref())
@@ -155,6 +162,8 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
         .override_global("WINDOW", &settings.window, true)
         .override_global("SELF_TGID", &settings.own, true)
         .override_global("CURRENT", &plan.current, true)
+        .override_global("GO_OFFSETS", &facts.go_offsets, true)
+        .override_global("GOROUTINES", &goroutines, true)
         .map_max_entries("RING", settings.ring);
     let mut ebpf = loader.load(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
     let maps = ebpf.maps().filter_map(|(_, map)| fd(map)).collect();
@@ -168,12 +177,14 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
 
     let errands =
         Errands::take(&mut ebpf).map_err(|source| Error::Map { name: Errands::MAPS[0], source: Some(source) })?;
+    let go = Rows::take(&mut ebpf).map_err(|source| Error::Map { name: Rows::MAP, source: Some(source) })?;
     let mut gate = Gate::take(&mut ebpf, &cgroup)?;
     let mut verdicts = Vec::new();
     for (program, intent) in &plan.rows {
         let verdict = match intent {
             Intent::LeaveOut(why) => Verdict::LeftOut(why.clone()),
             Intent::Attach if *program == Program::RcvSpace && !settings.chains => Verdict::Off(CHAINS),
+            Intent::Attach if *program == Program::GoCall && !settings.go => Verdict::Off(GO),
             Intent::Attach => match attach(&mut ebpf, *program, &cgroup) {
                 Ok(link) => {
                     gate.supports(link);
@@ -187,7 +198,7 @@ pub fn load(facts: &Facts, plan: &Plan, settings: &Settings) -> Result<(Half, Li
         };
         verdicts.push((*program, verdict));
     }
-    Ok((Half { counts, verdicts, gate, maps, errands, ebpf, cgroup }, Line { ring, foreign }))
+    Ok((Half { counts, verdicts, gate, maps, errands, go, ebpf, cgroup }, Line { ring, foreign }))
 }
 
 /// A file descriptor of its own for a map.
@@ -254,6 +265,8 @@ fn load_and_attach(loaded: &mut Loaded, program: Program, cgroup: &File) -> Resu
             point.load()?;
             point.attach("sched", name)?;
         }
+        // Attached to each executable that there is: `kernel::goroutines`.
+        Loaded::UProbe(probe) => probe.load()?,
         Loaded::BtfTracePoint(point) => {
             point.load("tcp_rcv_space_adjust", &Btf::from_sys_fs()?)?;
             point.attach()?;
@@ -305,6 +318,28 @@ impl Half {
             _ => {}
         }
         *verdict == Verdict::Attached
+    }
+
+    /// Makes ready what tells which goroutine calls, or says that it is not to be. Gives whether it is.
+    pub fn goroutines(&mut self, on: bool) -> bool {
+        let Some(at) = self.verdicts.iter().position(|(program, _)| *program == Program::GoCall) else { return false };
+        let Some((program, verdict)) = self.verdicts.get_mut(at) else { return false };
+        match (&*verdict, on) {
+            (Verdict::Off(_), true) => {
+                let loaded =
+                    matches!(self.ebpf.program(program.name()), Some(Loaded::UProbe(probe)) if probe.fd().is_ok());
+                let ready = if loaded { Ok(None) } else { attach(&mut self.ebpf, *program, &self.cgroup) };
+                *verdict = ready.map_or_else(Verdict::Refused, |_| Verdict::Attached);
+            }
+            (Verdict::Attached, false) => *verdict = Verdict::Off(GO),
+            _ => {}
+        }
+        self.tells_goroutines()
+    }
+
+    /// A program of the object.
+    pub(super) fn program(&mut self, program: Program) -> Option<&mut Loaded> {
+        self.ebpf.program_mut(program.name())
     }
 
     /// Locked memory of the maps, bytes (`memlock` of their fdinfo), without sockets' own storage.

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod destroy;
 pub mod facts;
 pub mod gate;
+pub mod goroutines;
 pub mod layout;
 pub mod level;
 mod link;

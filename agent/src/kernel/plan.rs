@@ -22,11 +22,13 @@ pub enum Program {
     SchedExit,
     /// Who reads which request.
     RcvSpace,
+    /// Which goroutine calls; attached to each Go program that calls.
+    GoCall,
 }
 
 impl Program {
     /// Every program, in the order in which they are attached: owners before bytes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SchedExec,
         Self::SchedExit,
         Self::SockCreate,
@@ -34,6 +36,7 @@ impl Program {
         Self::Ingress,
         Self::Egress,
         Self::RcvSpace,
+        Self::GoCall,
     ];
 
     /// Its function in the kernel half.
@@ -47,6 +50,7 @@ impl Program {
             Self::SchedExec => "weir_sched_exec",
             Self::SchedExit => "weir_sched_exit",
             Self::RcvSpace => "weir_rcv_space",
+            Self::GoCall => "weir_go_call",
         }
     }
 
@@ -60,6 +64,7 @@ impl Program {
             Self::SchedExec => "a process that ends before its record is read is known by its task name only",
             Self::SchedExit => "ended processes are forgotten by a time limit",
             Self::RcvSpace => "no outgoing call is joined to the incoming one that caused it",
+            Self::GoCall => "calls of Go programs are joined by the headers that they pass on, not by goroutine",
         }
     }
 
@@ -70,6 +75,7 @@ impl Program {
             Self::SockCreate => [&facts.cgroup_sock, &facts.cgroup2],
             Self::SchedExec | Self::SchedExit => [&facts.tracepoint, &facts.tracefs],
             Self::RcvSpace => [&facts.reads, &facts.read_kernel],
+            Self::GoCall => [&facts.goroutines, &facts.uprobe],
         }
     }
 }
@@ -111,6 +117,8 @@ pub struct Plan {
     pub rows: Vec<(Program, Intent)>,
     /// Where the sender of a segment is read; the kernel half's `CURRENT_*`.
     pub current: u32,
+    /// Goroutines can be told apart.
+    pub goroutines: bool,
 }
 
 /// Makes the plan.
@@ -140,12 +148,13 @@ pub fn plan(facts: &Facts) -> Result<Plan, Unfit> {
         (Fact::Yes, _) => 2,
         _ => 0,
     };
-    Ok(Plan { rows, current })
+    let sender = current != 0 && facts.read_kernel.is_yes();
+    Ok(Plan { rows, current, goroutines: sender && facts.goroutines.is_yes() && facts.uprobe.is_yes() })
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_common::knob::Offsets;
+    use weir_common::knob::{GoOffsets, Offsets};
 
     use super::*;
 
@@ -164,11 +173,14 @@ mod tests {
             current_pid: Fact::No("not before 6.12".to_owned()),
             current_task: Fact::Yes,
             reads: Fact::Yes,
+            goroutines: Fact::Yes,
+            uprobe: Fact::Yes,
             tracefs: Fact::Yes,
             cgroup2: Fact::Yes,
             cgroup2_path: None,
             lockdown: None,
             offsets: Offsets { sock_owned: 200, task_tgid: 1000, ..Offsets::NONE },
+            go_offsets: GoOffsets::NONE,
         }
     }
 
@@ -176,7 +188,8 @@ mod tests {
     fn an_able_kernel_gets_every_program() {
         let plan = plan(&able()).unwrap();
         assert!(plan.rows.iter().all(|(_, intent)| *intent == Intent::Attach));
-        assert_eq!(plan.current, 2);
+        assert_eq!((plan.current, plan.goroutines), (2, true));
+        assert!(!super::plan(&Facts { uprobe: Fact::No("why".to_owned()), ..able() }).unwrap().goroutines);
         assert_eq!(super::plan(&Facts { current_pid: Fact::Yes, ..able() }).unwrap().current, 1);
     }
 

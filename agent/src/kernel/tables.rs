@@ -30,7 +30,7 @@ impl Counts {
 
 /// What the kernel half knows of threads and processes that take requests.
 pub(super) struct Errands {
-    walks: HashMap<MapData, u32, [u8; 32]>,
+    walks: HashMap<MapData, [u64; 2], [u8; 32]>,
     callers: HashMap<MapData, u32, [u8; 16]>,
 }
 
@@ -47,7 +47,7 @@ impl Errands {
 
     /// Forgets all of them. What can't be removed makes no call certain: it only takes certainty away.
     pub(super) fn clear(&mut self) {
-        let (walks, callers): (Vec<u32>, Vec<u32>) =
+        let (walks, callers): (Vec<[u64; 2]>, Vec<u32>) =
             (self.walks.keys().flatten().collect(), self.callers.keys().flatten().collect());
         for key in callers {
             let _ = self.callers.remove(&key);

@@ -11,7 +11,7 @@ struct Layer {
 }
 
 const WORDS: &[&str] = &["clock", "meter", "model"];
-const LEAVES: &[&str] = &["kernel", "proto", "tls", "identity"];
+const LEAVES: &[&str] = &["kernel", "proto", "tls", "golang", "identity"];
 const JUDGEMENT: &[&str] = &["graph", "catalog", "policy", "detect", "redact", "recent"];
 const DOORS: &[&str] = &["export", "control"];
 const BELOW_WIRING: &[&[&str]] = &[WORDS, LEAVES, &["flow"], JUDGEMENT, DOORS];

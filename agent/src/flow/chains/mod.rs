@@ -8,9 +8,10 @@
 //! passed on, not made up twice.
 //!
 //! **The same thread.** A thread reads a request, sends others, reads their responses, and sends the answer, and takes no
-//! other request in between (`weir_common::errand`, `agent-ebpf/src/errand.rs`). It does not count for
+//! other request in between (`weir_common::errand`, `agent-ebpf/src/errand.rs`). Where goroutines can be told apart
+//! (below), they count as threads. It does not count for
 //! - a thread that reads its request from a non-blocking socket: it may have others to wait for. So do nginx, Node,
-//!   asyncio, gevent, Go, Netty, tokio; and servers of a thread for each connection that have time limits for reads;
+//!   asyncio, gevent, Netty, tokio; and servers of a thread for each connection that have time limits for reads;
 //! - a socket that anything else waits on while it is read;
 //! - a thread that ever read a non-blocking socket on which an epoll instance waited, used `io_uring`, or took a request
 //!   while another of its was not answered: it serves many at once;
@@ -22,6 +23,15 @@
 //! it answers. What would break it: a program that waits with `poll` or `select` for several connections, reads them in
 //! blocking mode all the same, and has timers of its own that call others, until it first takes two requests at a time;
 //! and bytes that TCP held back and that the call of another thread on the same socket pushed out.
+//!
+//! **Goroutines.** A Go program's thread that reads or sends runs the goroutine that its thread-local variable names. The
+//! one that `net/http` starts for a connection (it began at `go c.serve(ctx)`, as its `startpc` says) serves that one only,
+//! so that what it does between a request and the answer is for that request. Its HTTP client lets another goroutine
+//! write: `persistConn.roundTrip`, on which there is a probe, has the connection to itself until it is answered, so the
+//! next request on the socket of that connection is the one of the goroutine that called it. It does not count for calls
+//! of goroutines that a handler starts, and of those to which it hands work over: they may work for several requests, as
+//! pools and batches do that the first request starts; nor for handlers under `http.TimeoutHandler`, and other servers
+//! than `net/http`'s. Left is the assumption that offsets in the runtime's structures are those of its version.
 //!
 //! **Waiting.** A call is told when its parent is settled: with the thread as proof, when the answer has been sent, at most
 //! [`PATIENCE`] after its own end; and at most [`MOST`] wait at a time. What is late goes without a parent.
@@ -213,7 +223,10 @@ impl Chains {
                     None => self.hold(call, Wait::Call(span), Count::ChainCarried, out),
                 }
             }
-            Parent::OnErrand(wait) => self.hold(call, wait, Count::ChainThread, out),
+            Parent::OnErrand(wait) => {
+                let proof = proof(&call);
+                self.hold(call, wait, proof, out);
+            }
         }
     }
 
@@ -260,7 +273,8 @@ impl Chains {
         match upstream {
             Upstream::Wait(client) => {
                 for child in children {
-                    self.hold(child, Wait::Call(span), Count::ChainThread, out);
+                    let proof = proof(&child);
+                    self.hold(child, Wait::Call(span), proof, out);
                 }
                 self.hold(call, Wait::Call(client), Count::ChainThread, out);
             }
@@ -295,7 +309,9 @@ impl Chains {
             let within = parent.call.request.first.at <= sent.at && sent.at < response.first.at;
             let why = match by.errand.doubt() {
                 Doubt::NONE if parent.call.pipelined => Count::ChainPipelined,
-                Doubt::NONE if !within || sent.by.tid != by.tid => Count::ChainMixed,
+                Doubt::NONE if !within => Count::ChainMixed,
+                // A goroutine goes on in other threads, and others send for it.
+                Doubt::NONE if sent.by.tid != by.tid && !by.errand.is_goroutine() => Count::ChainMixed,
                 Doubt::NONE => {
                     Arc::make_mut(&mut call).ids.parent = Some(parent.ids.span);
                     proven.push(call);
@@ -344,7 +360,7 @@ impl Chains {
         self.release(call, out);
         for mut child in children {
             join(Arc::make_mut(&mut child), trace);
-            self.meter.add(Count::ChainThread, 1);
+            self.meter.add(proof(&child), 1);
             self.release(child, out);
         }
     }
@@ -384,6 +400,11 @@ enum Upstream {
     Is(Trace),
     /// The client's end of it, which may still get a parent.
     Wait(Span),
+}
+
+/// What proves the parent of a call on an errand.
+fn proof(call: &Exchange) -> Count {
+    if call.call.request.first.by.errand.is_goroutine() { Count::ChainGoroutine } else { Count::ChainThread }
 }
 
 /// Its process takes no requests: nobody can wait for its ids.

@@ -245,6 +245,24 @@ fn what_was_sent_by_another_thread_or_after_the_answer_began_has_no_parent() {
 }
 
 #[test]
+fn a_goroutine_goes_on_in_other_threads() {
+    let mut bench = Bench::new();
+    let errand = Errand(Errand::goroutine(11 * MS, 1));
+    let incoming = call(Kind::Server, 1, 10 * MS, 50 * MS, errand);
+    let mut child = call(Kind::Client, 2, 20 * MS, 30 * MS, errand);
+    child.call.request.first.by.tid = 2;
+    // At the same time, on another processor.
+    let other = call(Kind::Client, 3, 20 * MS, 30 * MS, Errand(Errand::goroutine(11 * MS, 2)));
+    for call in [&child, &other] {
+        bench.asked(call);
+        bench.take(call);
+    }
+    bench.take(&incoming);
+    bench.is_child(&child, &incoming);
+    bench.counted(&[(Count::ChainGoroutine, 1)]);
+}
+
+#[test]
 fn pipelined_requests_prove_nothing() {
     let mut bench = Bench::new();
     let mut incoming = call(Kind::Server, 1, 10 * MS, 50 * MS, on(11 * MS));
