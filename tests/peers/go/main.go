@@ -1,4 +1,4 @@
-// Command peer is net/http: `peer server PORT LOG`, `peer client BASE COUNT` and `peer chain PORT LOG UP`.
+// Command peer is net/http: `peer server PORT LOG`, `peer client BASE COUNT` and `peer chain PORT LOG UP KIND`.
 package main
 
 import (
@@ -13,11 +13,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 5 && os.Args[1] == "chain" {
-		chain(os.Args[2], os.Args[3], os.Args[4])
+	if len(os.Args) == 6 && os.Args[1] == "chain" {
+		chain(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 	}
 	if len(os.Args) != 4 {
-		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT | peer chain PORT LOG UP")
+		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT | peer chain PORT LOG UP KIND")
 	}
 	if os.Args[1] == "server" {
 		serve(os.Args[2], os.Args[3])

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::runtime::{go, java, node, python};
+use super::runtime::{go_as, java, node, python};
 use crate::place::{self, Scratch};
 use crate::process::Process;
 use crate::wait;
@@ -36,12 +36,41 @@ pub enum Middle {
     AiohttpPoll,
     /// Node `http` at both ends.
     Node,
-    /// Go `net/http` at both ends.
+    /// Go `net/http` at both ends; the goroutine calls that answers.
     Go,
+    /// The same, without symbols.
+    GoStripped,
+    /// The same, which may lie anywhere in memory.
+    GoAnywhere,
+    /// As `Go`, but a goroutine that the handler starts for it makes each call.
+    GoFan,
+    /// As `Go`, but goroutines call that the first request starts and that serve all.
+    GoPool,
+    /// As `Go`, but a goroutine calls later, for several requests at a time.
+    GoBatch,
+    /// As `Go`, but the handler runs under a time limit, in another goroutine than answers.
+    GoLate,
+    /// As `Go`, but without its HTTP client: the goroutine writes itself.
+    GoDirect,
     /// `com.sun.net.httpserver` with a pool of threads, which call with `HttpURLConnection`.
     Java,
     /// The same, but a second pool of threads calls.
     JavaPool,
+}
+
+impl Middle {
+    /// How `go/chain.go` calls; `None`: it is none.
+    fn kind_of_go(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Go | Self::GoStripped | Self::GoAnywhere => "same",
+            Self::GoFan => "fan",
+            Self::GoPool => "pool",
+            Self::GoBatch => "batch",
+            Self::GoLate => "late",
+            Self::GoDirect => "direct",
+            _ => return None,
+        })
+    }
 }
 
 /// A running one.
@@ -64,7 +93,6 @@ impl Chain {
             command.arg(kind);
             Ok(command)
         };
-        let mut last = None;
         let mut command = match middle {
             Middle::PythonThreads => chain("threads")?,
             Middle::PythonPool => chain("pool")?,
@@ -73,7 +101,11 @@ impl Chain {
             Middle::Aiohttp => chain("aiohttp")?,
             Middle::AiohttpPoll => chain("aiohttp-poll")?,
             Middle::Node => node("chain/chain.mjs")?,
-            Middle::Go => go("chain")?,
+            Middle::GoStripped => go_as("stripped", "chain")?,
+            Middle::GoAnywhere => go_as("anywhere", "chain")?,
+            Middle::Go | Middle::GoFan | Middle::GoPool | Middle::GoBatch | Middle::GoLate | Middle::GoDirect => {
+                go_as("peer", "chain")?
+            }
             Middle::Java | Middle::JavaPool => java("Chain")?,
             Middle::Flask | Middle::Gevent => {
                 let mut command = Command::new(place::cached("venv/bin/gunicorn")?);
@@ -85,11 +117,11 @@ impl Chain {
                 command
             }
         };
-        match middle {
-            Middle::Java => last = Some("same"),
-            Middle::JavaPool => last = Some("pool"),
-            _ => {}
-        }
+        let last = match middle {
+            Middle::Java => Some("same"),
+            Middle::JavaPool => Some("pool"),
+            _ => middle.kind_of_go(),
+        };
         if !matches!(middle, Middle::Flask | Middle::Gevent) {
             command.arg(port.to_string()).arg(&log).arg(up).args(last);
         }

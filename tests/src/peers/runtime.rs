@@ -210,17 +210,33 @@ pub(super) fn node(script: &str) -> Result<Command> {
 }
 
 pub(super) fn go(mode: &str) -> Result<Command> {
+    go_as("peer", mode)
+}
+
+/// How the Go peer is built: as usual; without symbols; to lie anywhere in memory, without symbols.
+const GO_WAYS: [(&str, &[&str]); 3] =
+    [("peer", &[]), ("stripped", &["-ldflags=-s -w"]), ("anywhere", &["-ldflags=-s -w", "-buildmode=pie"])];
+
+pub(super) fn go_as(way: &str, mode: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         build("peers/go", |source, to| {
-            let mut command = Command::new(place::program("go")?);
-            command.current_dir(source).args(["build", "-o"]).arg(to.join("peer")).arg(".").env("GOFLAGS", "-mod=mod");
-            Ok(command)
+            let go = |(name, ways): (&str, &[&str])| -> Result<Command> {
+                let mut command = Command::new(place::program("go")?);
+                command.current_dir(source).arg("build").args(ways).arg("-o").arg(to.join(name)).arg(".");
+                command.env("GOFLAGS", "-mod=mod").env("CGO_ENABLED", "0");
+                Ok(command)
+            };
+            for way in &GO_WAYS[1..] {
+                let status = go(*way)?.status()?;
+                anyhow::ensure!(status.success(), "go build: {status}");
+            }
+            go(GO_WAYS[0])
         })
         .map_err(|error| format!("{error:#}"))
     });
     let folder = built.as_ref().map_err(|error| anyhow!("building the Go peer: {error}"))?;
-    let mut command = Command::new(folder.join("peer"));
+    let mut command = Command::new(folder.join(way));
     command.arg(mode);
     Ok(command)
 }

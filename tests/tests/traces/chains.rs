@@ -48,6 +48,11 @@ fn by_path<'a>(calls: &'a [Call], kind: Kind, port: u16, prefix: &str) -> Result
 fn run(agent: &Agent, middle: Middle, load: Load) -> Result<Told> {
     let leaf = Leaf::start()?;
     let chain = Chain::start(middle, &leaf.url())?;
+    through(agent, middle, &leaf, chain, load)
+}
+
+/// The same, through one that runs.
+fn through(agent: &Agent, middle: Middle, leaf: &Leaf, chain: Chain, load: Load) -> Result<Told> {
     drive(&chain.url(), load.count, load.at_once, load.fan, load.headers)
         .with_context(|| format!("{middle:?}: {}", chain.output().unwrap_or_default()))?;
     let all = load.count * load.fan;
@@ -243,10 +248,44 @@ fn event_loops_of_node() -> Result<()> {
 }
 
 #[test]
-fn goroutines() -> Result<()> {
-    let counted = all(Middle::Go, 100, 0.0)?;
-    ensure!(!counted.contains_key("thread"), "{counted:?}");
+fn goroutines_that_answer_and_call() -> Result<()> {
+    for middle in [Middle::Go, Middle::GoStripped, Middle::GoAnywhere, Middle::GoDirect] {
+        let counted = all(middle, 100, 0.99)?;
+        ensure!(counted["goroutine"] > 0 && !counted.contains_key("thread"), "{middle:?}: {counted:?}");
+    }
     Ok(())
+}
+
+#[test]
+fn goroutines_that_call_for_others() -> Result<()> {
+    for middle in [Middle::GoFan, Middle::GoPool, Middle::GoBatch, Middle::GoLate] {
+        let counted = all(middle, 100, 0.0)?;
+        let none = !counted.contains_key("thread") && !counted.contains_key("goroutine");
+        ensure!(none && counted["idle_thread"] >= BARE, "{middle:?}: {counted:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn goroutines_older_than_the_agent() -> Result<()> {
+    let group = Cgroup::new("chains")?;
+    group.inside(|| {
+        let leaf = Leaf::start()?;
+        let chain = Chain::start(Middle::GoStripped, &leaf.url())?;
+        let load = load("none", 32, 3);
+        drive(&chain.url(), 8, 8, 3, "none")?;
+        let agent = start(&group)?;
+        wait::until(Duration::from_secs(10), "the Go program", || {
+            let report = agent.json(&["doctor"])?;
+            let rows = report["rows"].as_array().context("no rows")?;
+            let row = rows.iter().find(|row| row["subject"] == "Go programs");
+            let told = row.and_then(|row| row["detail"].as_str());
+            Ok(told.filter(|told| !told.starts_with("0 ")).map(drop))
+        })?;
+        let told = through(&agent, Middle::GoStripped, &leaf, chain, load)?;
+        ensure!(told.right as f64 >= told.all as f64 * 0.99, "{told:?}: {:?}", counted(&agent)?);
+        agent.finish()
+    })
 }
 
 #[test]
