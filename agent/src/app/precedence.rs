@@ -47,9 +47,9 @@ struct Attributes {
     period: u64,
 }
 
-/// `SCHED_OTHER` and `SCHED_IDLE`.
+/// `SCHED_OTHER` and `SCHED_BATCH`.
 const OTHER: u32 = 0;
-const IDLE: u32 = 5;
+const BATCH: u32 = 3;
 
 impl Attributes {
     const SIZE: u32 = size_of::<Self>() as u32;
@@ -78,11 +78,12 @@ impl Attributes {
         Self { nice: (self.nice - AHEAD).max(-20), ..self }
     }
 
-    /// Behind everybody: whoever wakes takes their place at once, where a thread that is only nice keeps the processor
-    /// until its turn ends. Not with long turns: one that has begun is kept when the weight changes, and who comes
-    /// forward would be late by as much.
+    /// Behind everybody: never in the place of a thread that runs, and least weight. Not with long turns: one that has
+    /// begun is kept when the weight changes, and who comes forward would be late by as much. Not `SCHED_IDLE`, although
+    /// a node that is half busy answers sooner beside it: where all processors are taken, whoever wakes takes the turn
+    /// that the ring's reader has just got, and the ring overflows.
     fn last(self) -> Self {
-        Self { policy: IDLE, nice: 19, ..self }
+        Self { policy: BATCH, nice: 19, ..self }
     }
 }
 
