@@ -32,10 +32,8 @@ pub(crate) struct Stage {
     pub fin: u8,
     /// 1: an answer that is longer than its window, to requests of which more may stand behind the first.
     pub several: u8,
-    /// 1: it starts with a method of RFC 9110 or RFC 5789.
-    pub usual: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 2],
 }
 
 /// How much of an answer is kept behind its first window: a `Conn::wide`.

@@ -35,7 +35,7 @@ pub(crate) mod like {
 
 /// 1 where `a == b`, else 0, without a branch.
 #[inline(always)]
-fn same(a: u32, b: u32) -> u32 {
+pub(crate) fn same(a: u32, b: u32) -> u32 {
     ((a ^ b).wrapping_sub(1) >> 31) & 1
 }
 
@@ -77,44 +77,6 @@ pub(crate) fn request(bytes: &[u8; PEEK], n: u32) -> u32 {
     let first = u32::from(bytes[0]);
     let empty = same(first, u32::from(b'\r')) | same(first, u32::from(b'\n'));
     (yes * like::YES) | ((1 - yes) * (open | maybe | empty))
-}
-
-/// 1 where the bytes start with a method of RFC 9110 §9.3 or RFC 5789 and a space: what is behind the start of another
-/// method ends like none of these, `PROPPATCH` of WebDAV left out.
-#[inline(always)]
-pub(crate) fn usual(bytes: &[u8; PEEK]) -> u32 {
-    let first = word(bytes, 0);
-    let mut is = 0u32;
-    let mut i = 0;
-    while i < METHODS.len() {
-        let (want, mask) = METHODS[i];
-        is |= zero(first & mask ^ want);
-        i += 1;
-    }
-    is
-}
-
-/// Methods as the first bytes of a word, and the mask of these.
-const METHODS: [(u64, u64); 9] = [
-    start(b"GET "),
-    start(b"HEAD "),
-    start(b"POST "),
-    start(b"PUT "),
-    start(b"DELETE "),
-    start(b"CONNECT "),
-    start(b"OPTIONS "),
-    start(b"TRACE "),
-    start(b"PATCH "),
-];
-
-const fn start(text: &[u8]) -> (u64, u64) {
-    let (mut want, mut mask, mut at) = (0, 0, 0);
-    while at < text.len() {
-        want |= (text[at] as u64) << (8 * at);
-        mask |= 0xff << (8 * at);
-        at += 1;
-    }
-    (want, mask)
 }
 
 /// 1 where the bytes start with `HTTP/` (RFC 9112 §4), or with as much of it as there is.

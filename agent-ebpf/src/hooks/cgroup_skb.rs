@@ -158,7 +158,6 @@ fn look(skb: *mut __sk_buff, to: *mut Stage) {
     unsafe { bpf_skb_load_bytes(skb.cast(), offset, peek.as_mut_ptr().cast(), n) };
     let http2 = framing::http2(&peek, n);
     stage!(to, request, (framing::request(&peek, n) | framing::proxy_v2(&peek, n) | http2) as u8);
-    stage!(to, usual, framing::usual(&peek) as u8);
     stage!(to, status, framing::status(&peek, n) as u8);
     stage!(to, told, framing::told(n) as u8);
 }
@@ -173,15 +172,14 @@ fn decide(conn: &mut Conn, to: *mut Stage, way: Way) {
     let (request, status, told) = (staged!(to, request), staged!(to, status), staged!(to, told));
     let framing = conn.framing();
     if framing == Framing::MIDWAY || conn.role == Role::UNKNOWN.0 {
-        // A message starts where the direction turns. Behind other bytes of the same way it may be a part of them, and
-        // so may the first that is seen at all, whose method is then one that nobody writes by chance.
-        let behind = conn.last == way.0 + 1;
-        let cut = behind || (conn.last == 0 && conn.midway != 0 && staged!(to, usual) == 0);
-        if !behind && status & told != 0 {
+        // A message starts where the direction turns: behind other bytes of the same way it may be a part of them. Without
+        // branches: before 6.12 the verifier would follow each of them to the end.
+        let turns = 1 - framing::same(u32::from(conn.last), u32::from(way.0) + 1);
+        if u32::from(status & told) & turns != 0 {
             conn.role = if way == Way::IN { Role::CLIENT.0 } else { Role::SERVER.0 };
             conn.framing = Framing::HEADS.0;
             conn.confirmed = 1;
-        } else if !cut && u32::from(request) & like::YES != 0 {
+        } else if (u32::from(request) / like::YES) & turns != 0 {
             if conn.role == Role::UNKNOWN.0 {
                 conn.role = if way == Way::IN { Role::SERVER.0 } else { Role::CLIENT.0 };
             }

@@ -118,8 +118,8 @@ impl Dialect {
                 self.opened(outcome);
             }
             Self::Late(last) => {
-                let behind = last.replace(chunk.side) == Some(chunk.side);
-                self.hear_late(chunk, behind, protocols, out);
+                let before = last.replace(chunk.side);
+                self.hear_late(chunk, before, protocols, out);
             }
             Self::Silent | Self::Hearing(_) => self.hear_first(chunk, protocols, out),
         }
@@ -276,8 +276,14 @@ impl Dialect {
         }
     }
 
-    /// `behind`: the side has spoken just before, and these bytes may be more of that.
-    fn hear_late(&mut self, chunk: Chunk<'_>, behind: bool, protocols: &'static [Protocol], out: &mut Vec<Call>) {
+    /// `before`: who has spoken before. Behind the same side these bytes may be more of that.
+    fn hear_late(
+        &mut self,
+        chunk: Chunk<'_>,
+        before: Option<Side>,
+        protocols: &'static [Protocol],
+        out: &mut Vec<Call>,
+    ) {
         if let [0x14..=0x17, 3, 0..=4, ..] = chunk.bytes {
             *self = foreign(Some(TLS), TLS);
             return;
@@ -290,7 +296,11 @@ impl Dialect {
             *self = foreign(Some(H2C), H2C);
             return;
         }
-        let certain = |protocol: &&Protocol| !behind && (protocol.guess)(client, server) == Guess::Yes;
+        let certain = |protocol: &&Protocol| {
+            let cut =
+                before == Some(chunk.side) || (before.is_none() && !client.is_empty() && !(protocol.starts)(client));
+            !cut && (protocol.guess)(client, server) == Guess::Yes
+        };
         let Some(protocol) = protocols.iter().find(certain) else { return };
         *self = Self::Speaking { name: protocol.name, proven: false, parser: (protocol.open)() };
         // The parser must know that it joins in the middle.

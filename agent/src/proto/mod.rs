@@ -138,6 +138,8 @@ pub struct Protocol {
     /// [`Guess::More`] to 64 bytes. What it says to one side alone also tells the sides apart where the role is not
     /// known.
     pub guess: fn(client: &[u8], server: &[u8]) -> Guess,
+    /// What a client sends starts a message, even to who has seen nothing before it: it may be the rest of another one.
+    pub starts: fn(client: &[u8]) -> bool,
     /// Makes a machine for one connection.
     pub open: fn() -> Box<dyn Parser>,
 }

@@ -169,6 +169,14 @@ pub(super) fn starts_request(bytes: &[u8]) -> bool {
     request_line(bytes).is_some()
 }
 
+/// Methods of RFC 9110 §9.3 and RFC 5789.
+const USUAL: [&str; 9] = ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "];
+
+/// The chunk starts with a usual method: the rest of a longer one looks like none of them, but for `PROPPATCH`'s.
+pub(super) fn starts_usually(bytes: &[u8]) -> bool {
+    USUAL.iter().any(|method| bytes.starts_with(method.as_bytes()))
+}
+
 /// The request line that the chunk certainly starts with.
 pub(super) fn request_line(bytes: &[u8]) -> Option<RequestLine> {
     bytes.first().filter(|&&byte| token_byte(byte)).and_then(|_| request(first_line(bytes)?, b""))

@@ -50,6 +50,7 @@ mod withheld;
 use super::Protocol;
 
 /// HTTP/1 in the table of protocols.
-pub const PROTOCOL: Protocol = Protocol { name: "http", guess: line::guess, open: || Box::new(Http1::new(false)) };
+pub const PROTOCOL: Protocol =
+    Protocol { name: "http", guess: line::guess, starts: line::starts_usually, open: || Box::new(Http1::new(false)) };
 
 pub use machine::{HTTP2, Http1, NOT_HTTP, UPGRADED};
