@@ -67,8 +67,8 @@ pub(crate) fn id(go: &GoProcess, g: u64) -> u64 {
 #[inline(always)]
 pub(crate) fn serves(go: &GoProcess, g: u64) -> bool {
     let start = user(g.wrapping_add(u64::from(go.start)));
-    let [a, b, c, d] = go.serves;
-    start != 0 && (start == a || start == b || start == c || start == d)
+    let [one, two, three, four] = go.serves;
+    start != 0 && (start == one || start == two || start == three || start == four)
 }
 
 /// Bytes of the socket's stream that were read: the sequence number of the next one.

@@ -123,10 +123,9 @@ impl Watch {
         if !found.on {
             return None;
         }
-        let mut detail = format!("{} processes are told apart by goroutine", found.processes);
-        for (why, count) in &found.unknown {
-            detail.push_str(&format!("; {count} executables are not: {why}"));
-        }
+        let told = format!("{} processes are told apart by goroutine", found.processes);
+        let others = found.unknown.iter().map(|(why, count)| format!("{count} executables are not: {why}"));
+        let detail = std::iter::once(told).chain(others).collect::<Vec<_>>().join("; ");
         Some(Row {
             section: "fact",
             subject: "Go programs".to_owned(),

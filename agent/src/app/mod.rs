@@ -262,13 +262,23 @@ impl Agent {
         tend(&core.blocks);
         core.feeds.configure(&rules);
         let mut agent = Self { core, precedence, threads, page: None, control: None };
-        if let Some(holder) = holder {
-            agent.control = Some(door::open(holder, &agent.core)?);
-        }
-        if let Some(address) = prometheus {
-            agent.page = Some(prometheus::Server::start(address, agent.core.page()).await?);
-        }
+        agent.open(holder, prometheus).await?;
         Ok(agent)
+    }
+
+    /// Opens the doors through which it is asked.
+    async fn open(
+        &mut self,
+        holder: Option<crate::control::Holder>,
+        page: Option<std::net::SocketAddr>,
+    ) -> Result<(), Error> {
+        if let Some(holder) = holder {
+            self.control = Some(door::open(holder, &self.core)?);
+        }
+        if let Some(address) = page {
+            self.page = Some(prometheus::Server::start(address, self.core.page()).await?);
+        }
+        Ok(())
     }
 
     /// What everybody may look at.

@@ -36,6 +36,7 @@ impl Inode {
 }
 
 /// How far behind its addresses the executable of a process lies in memory; `headers`: the address of its program headers.
+#[must_use]
 pub fn bias(pid: u32, headers: u64) -> Option<u64> {
     let words = fs::read(format!("/proc/{pid}/auxv")).ok()?;
     phdr(&words)?.checked_sub(headers)
@@ -50,6 +51,7 @@ fn phdr(words: &[u8]) -> Option<u64> {
 }
 
 /// Every process that there is.
+#[must_use]
 pub fn pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

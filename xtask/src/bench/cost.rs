@@ -94,7 +94,7 @@ impl Ticks {
         Self::parse(&fs::read_to_string("/proc/stat").context("reading /proc/stat")?)
     }
 
-    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal (proc_stat(5)).
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal (`proc_stat(5)`).
     fn parse(text: &str) -> Result<Self> {
         let words = text.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).take(8);
         let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();

@@ -53,6 +53,7 @@ pub(super) enum State {
 
 /// One direction.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 pub(super) struct Lane {
     pub(super) state: State,
     /// The body that is being read belongs to a request in the queue: the client's to the last, the server's to the first.
