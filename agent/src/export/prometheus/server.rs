@@ -180,12 +180,17 @@ impl Desk {
             let Ok(Ok(turn)) = turn else {
                 return text(StatusCode::SERVICE_UNAVAILABLE, "other scrapes are being answered\n");
             };
+            // Before anything is answered: the answer's own messages would be on their way in every page.
+            let page = Arc::clone(&self.page);
+            let Ok(now) = tokio::task::spawn_blocking(move || (page.snapshot)()).await else {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "it could not be asked\n");
+            };
             let (to, stream) = mpsc::channel(PIECES);
             let page = Arc::clone(&self.page);
             let (turn, pages) = (Some(turn), Arc::clone(&self.pages));
             let out = Pieces { to, open: Vec::with_capacity(PIECE), runtime: Handle::current(), turn, pages };
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = page.write(format, gzip, out) {
+                if let Err(error) = page.write(format, gzip, &now, out) {
                     tracing::debug!(%error, "Prometheus page: a scraper left early");
                 }
             });
@@ -196,13 +201,12 @@ impl Desk {
 }
 
 impl Page {
-    fn write(&self, format: Format, gzip: bool, out: Pieces) -> io::Result<()> {
-        let now = (self.snapshot)();
+    fn write(&self, format: Format, gzip: bool, now: &Snapshot, out: Pieces) -> io::Result<()> {
         let out = if gzip {
             let out = GzEncoder::new(out, Compression::fast());
-            page::write(out, format, &self.metrics, &self.ledger, &now, &self.node)?.finish()?
+            page::write(out, format, &self.metrics, &self.ledger, now, &self.node)?.finish()?
         } else {
-            page::write(out, format, &self.metrics, &self.ledger, &now, &self.node)?
+            page::write(out, format, &self.metrics, &self.ledger, now, &self.node)?
         };
         out.finish()
     }
