@@ -27,8 +27,6 @@ const START: Duration = Duration::from_secs(10);
 const SHOW: Duration = Duration::from_secs(15);
 /// How long nothing may be added before a count is called final.
 const QUIET: Duration = Duration::from_millis(300);
-/// How long what a look at the ledger has caused may be on its way to it.
-const SETTLES: Duration = Duration::from_millis(150);
 
 /// A node has one agent: whoever holds this may start it.
 #[derive(Debug)]
@@ -334,11 +332,6 @@ impl Agent {
         let balanced = wait::until(Duration::from_secs(3), "a balanced ledger", || {
             let ledger = Ledger::read(&self.page()?)?;
             last = Some(ledger.clone());
-            if !ledger.balanced() {
-                // Each look is a call too, whose messages the next one finds on their way if it comes too soon: an agent
-                // that steps back has a turn every 40 ms on busy cores.
-                std::thread::sleep(SETTLES);
-            }
             Ok(Some(ledger).filter(Ledger::balanced))
         });
         balanced.with_context(|| format!("{last:?}"))
