@@ -79,9 +79,9 @@ impl Attributes {
     }
 
     /// Behind everybody: never in the place of a thread that runs, and least weight. Not with long turns: one that has
-    /// begun is kept when the weight changes, and who comes forward would be late by as much. Not `SCHED_IDLE`, although
-    /// a node that is half busy answers sooner beside it: where all processors are taken, whoever wakes takes the turn
-    /// that the ring's reader has just got, and the ring overflows.
+    /// begun is kept when the weight changes, and who comes forward would be late by as much. `SCHED_IDLE` let a node
+    /// that is half busy answer sooner; in some rounds of a saturated one the ring overflowed, and whether that was its
+    /// doing is not known.
     fn last(self) -> Self {
         Self { policy: BATCH, nice: 19, ..self }
     }

@@ -109,6 +109,8 @@ fn a10_conversations_older_than_the_agent() -> Result<()> {
         }
     }
     eprintln!("{whole} of {of} told whole");
+    // Half of a conversation lies before the agent on average, and what is cut small may wait for the next turn.
+    ensure!(whole * 5 >= of, "only {whole} of {of} told whole");
     ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     agent.stop_lossy()
 }
