@@ -135,8 +135,16 @@ impl Toolchain {
 
 /// A variable that cargo or its user set for the outer build and that must not reach the inner one.
 fn is_foreign(name: &str) -> bool {
-    const EXACT: &[&str] =
-        &["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"];
+    const EXACT: &[&str] = &[
+        "CARGO",
+        "CARGO_INCREMENTAL",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTUP_TOOLCHAIN",
+    ];
     const BEGINS: &[&str] = &["CARGO_ENCODED_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PROFILE_", "CARGO_UNSTABLE_"];
     EXACT.contains(&name) || BEGINS.iter().any(|prefix| name.starts_with(prefix))
 }
