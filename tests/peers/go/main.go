@@ -1,4 +1,5 @@
-// Command peer is net/http: `peer server PORT LOG`, `peer client BASE COUNT` and `peer chain PORT LOG UP KIND`.
+// Command peer is net/http: `peer server PORT LOG`, `peer client BASE COUNT`, `peer load URL SECONDS` and
+// `peer chain PORT LOG UP KIND`.
 package main
 
 import (
@@ -10,6 +11,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
 func main() {
@@ -17,13 +21,43 @@ func main() {
 		chain(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 	}
 	if len(os.Args) != 4 {
-		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT | peer chain PORT LOG UP KIND")
+		log.Fatal("usage: peer server PORT LOG | peer client BASE COUNT | peer load URL SECONDS | peer chain PORT LOG UP KIND")
 	}
-	if os.Args[1] == "server" {
+	switch os.Args[1] {
+	case "server":
 		serve(os.Args[2], os.Args[3])
-	} else {
+	case "load":
+		load(os.Args[2], os.Args[3])
+	default:
 		ask(os.Args[2], os.Args[3])
 	}
+}
+
+// load asks for URL from 16 goroutines, as fast as they can, and prints how often it was answered with 200.
+func load(url, text string) {
+	seconds, err := strconv.Atoi(text)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	var answered atomic.Uint64
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				answer, err := client.Get(url)
+				if err != nil || answer.StatusCode != 200 {
+					log.Fatal(answer, err)
+				}
+				io.Copy(io.Discard, answer.Body)
+				answer.Body.Close()
+				answered.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	fmt.Println(answered.Load())
 }
 
 func serve(port, path string) {

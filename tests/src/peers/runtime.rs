@@ -241,6 +241,14 @@ pub(super) fn go_as(way: &str, mode: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// Calls a second that a Go client with 16 goroutines makes of a URL, as fast as it can.
+pub fn go_load(url: &str, time: Duration) -> Result<f64> {
+    let seconds = time.as_secs().max(1);
+    let text = process::run(go("load")?.arg(url).arg(seconds.to_string()), time + Duration::from_secs(30))?;
+    let answered: u64 = text.trim().parse().with_context(|| format!("the Go client said {text}"))?;
+    Ok(answered as f64 / seconds as f64)
+}
+
 pub(super) fn java(class: &str) -> Result<Command> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {

@@ -165,13 +165,14 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         })
     };
     let [mut open, mut weir, mut nft, mut between, mut sent, mut observed] = [(); 6].map(|()| Samples::default());
+    let [mut we_keep, mut they_keep, mut kept] = [(); 3].map(|()| Samples::default());
     let rules = format!(
         "table ip bench {{\nchain input {{\ntype filter hook input priority 0\nip saddr {ATTACKER} drop\n}}\n}}"
     );
     for round in 0..rounds {
         let bare = goodput()?;
         let (unprotected, _) = attacked()?;
-        let (ours, rate) = {
+        let (calm, (ours, rate)) = {
             let agent = Agent::start(&["log.level=warn", "enforce.audit="])?;
             ensure!(agent.say(&["mode", "enforce"])?.code == 0);
             let said = agent.say(&[
@@ -187,9 +188,10 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
                 "flood",
             ])?;
             ensure!(said.code == 0, "{}", said.err);
-            attacked()?
+            (goodput()?, attacked()?)
         };
         server.rules(&rules)?;
+        let filtered = goodput()?;
         let (theirs, _) = attacked()?;
         let (both, _) = {
             let _agent = Agent::start(&["log.level=warn"])?;
@@ -197,7 +199,7 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         };
         server.run("nft", "delete table ip bench")?;
         eprintln!(
-            "bench: round {} of {rounds}: {bare:.0} requests/s alone; under {rate:.0} SYNs/s: {unprotected:.0} unprotected, {ours:.0} with Weir, {theirs:.0} with nftables, {both:.0} with nftables while Weir observes",
+            "bench: round {} of {rounds}: {bare:.0} requests/s alone; under {rate:.0} SYNs/s: {unprotected:.0} unprotected, {ours:.0} with Weir ({calm:.0} without the flood), {theirs:.0} with nftables ({filtered:.0}), {both:.0} with nftables while Weir observes",
             round + 1
         );
         sent.push(rate);
@@ -206,6 +208,9 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         nft.push(theirs / bare);
         between.push(ours / theirs);
         observed.push(ours / both);
+        we_keep.push(ours / calm);
+        they_keep.push(theirs / filtered);
+        kept.push(ours / calm / (theirs / filtered));
     }
     report.rows.push(Row::new("SYNs of the flood", "/s", sent, None));
     report.rows.push(Row::new("goodput under the flood / alone, unprotected", "", open, None));
@@ -215,6 +220,14 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
         "",
         weir,
         None,
+    ));
+    report.rows.push(Row::new("goodput with the flood / without it, nftables in both", "", they_keep, None));
+    report.rows.push(Row::new("goodput with the flood / without it, Weir in both", "", we_keep, None));
+    report.rows.push(Row::new(
+        "goodput with the flood / without it, Weir's / nftables'",
+        "",
+        kept,
+        Some(Budget::AtLeast(0.9)),
     ));
     let why = format!(
         "Weir observes every call that nftables does not look at; against nftables while Weir observes it is {}",

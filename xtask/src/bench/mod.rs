@@ -6,6 +6,7 @@
 mod bulk;
 mod cost;
 mod enforce;
+mod golang;
 mod identity;
 mod load;
 mod memory;

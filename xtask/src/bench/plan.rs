@@ -9,7 +9,7 @@ use weir_tests::ledger::count;
 use super::{
     bulk,
     cost::{self, Runs, Statistics},
-    enforce, identity, load, memory,
+    enforce, golang, identity, load, memory,
     sample::Samples,
     start,
     table::{Budget, Report, Row, number},
@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Latency,
     /// Bulk bytes that are no calls
     Bulk,
+    /// A Go client whose goroutines are followed
+    Goroutines,
     /// What the gate costs, how soon a rule counts, a flood of refused connections
     Enforce,
     /// Memory with 10 000 connections
@@ -47,6 +49,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
         Part::Throughput,
         Part::Latency,
         Part::Bulk,
+        Part::Goroutines,
         Part::Enforce,
         Part::Memory,
         Part::Start,
@@ -60,6 +63,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
             Part::Throughput => throughput(rounds, time, &collector, &mut report),
             Part::Latency => latency(rounds, time, &collector, &mut report),
             Part::Bulk => bulk::rows(rounds, time, &collector, &mut report),
+            Part::Goroutines => golang::rows(rounds, time, &mut report),
             Part::Enforce => enforce::rows(rounds, time, &mut report),
             Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
             Part::Start => start_row(rounds, &mut report),
