@@ -146,9 +146,20 @@ struct One {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.what {
+        What::Add(add) if add.dry_run => {
+            let told = add.agent.change("POST", "/v1/blocks?dry_run=1", Some(&add.rule()))?;
+            warn_of_proxies(&told);
+            print::document(&told)
+        }
         What::Add(add) => {
-            let target = if add.dry_run { "/v1/blocks?dry_run=1" } else { "/v1/blocks" };
-            print::document(&add.agent.change("POST", target, Some(&add.rule()))?)
+            let made = add.agent.change("POST", "/v1/blocks", Some(&add.rule()))?;
+            if let Some(id) = made.get("id").and_then(Value::as_str)
+                // Who has ended or removed it by now needs no warning.
+                && let Ok(told) = add.agent.client().document::<Value>("GET", &format!("/v1/blocks/{id}"))
+            {
+                warn_of_proxies(&told);
+            }
+            print::document(&made)
         }
         What::List(list) => self::list(&list),
         What::Remove(one) => print::document(&one.agent.change("DELETE", &one.target()?, None)?),
@@ -156,6 +167,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
             let told: Value = one.agent.client().document("GET", &one.target()?)?;
             print::document(&told)
         }
+    }
+}
+
+/// Says which proxies a rule's requests came over lately: what it refuses resets a connection of theirs.
+fn warn_of_proxies(told: &Value) {
+    for proxy in told.get("proxies").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| harmless(proxy.get(key).and_then(Value::as_str).unwrap_or_default());
+        eprintln!(
+            "warning: {} is {}. What the rule refuses resets a connection of that proxy, which may take the server for sick \
+             and out of service for everybody: better put the rule at the proxy's port",
+            text("client"),
+            text("why")
+        );
     }
 }
 

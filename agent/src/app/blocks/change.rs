@@ -43,7 +43,7 @@ impl Blocks {
     /// What a rule would have met of the last hour's kept calls. Nothing is changed.
     pub(in crate::app) fn rehearse(&self, who: &str, written: Value, recent: &Recent) -> Result<Value, Refused> {
         let rule = checked(&mut self.book(), &self.crowd(), who, written)?;
-        let mut told = radius::of(&rule, recent);
+        let mut told = radius::of(&rule, recent, |client| self.crowd().behind(client));
         told["rule"] = document(&rule);
         Ok(told)
     }
@@ -57,7 +57,7 @@ impl Blocks {
             above.sort_by_key(|other| std::cmp::Reverse(other.rank()));
             (rule, above)
         };
-        let mut told = radius::of(&rule, recent);
+        let mut told = radius::of(&rule, recent, |client| self.crowd().behind(client));
         told["won_by"] = radius::winners(&rule, &above, recent);
         told["rule"] = document(&rule);
         Ok(told)

@@ -1,6 +1,7 @@
 //! What a rule would have met of the calls that are kept.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::model::{Exchange, Filter};
 use crate::policy::meet::{Meets, Seen};
-use crate::policy::rule::Rule;
+use crate::policy::rule::{Action, Rule};
 use crate::recent::Recent;
 
 /// Kept calls that are looked at, newest first.
@@ -29,8 +30,9 @@ fn meets(rule: &Rule, call: &Exchange) -> Meets {
     rule.meets(&seen, unclear)
 }
 
-/// Calls, clients, services, rate and share. A limit is told as if it let nothing pass.
-pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
+/// Calls, clients, services, rate and share; with proxies, whose connections a refused request would reset. A limit is told
+/// as if it let nothing pass.
+pub(super) fn of(rule: &Rule, recent: &Recent, behind: impl Fn(IpAddr) -> Option<Box<str>>) -> Value {
     let calls = kept(recent);
     let (mut met, mut unknown, mut same) = (0_u64, 0_u64, 0_u64);
     let (mut clients, mut services) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, u64>::new());
@@ -45,7 +47,7 @@ pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
             Meets::Yes => {
                 met += 1;
                 let server = if rule.at_client() { call.peer.as_ref() } else { Some(&call.service) };
-                *clients.entry(Seen::of(call).client.to_string()).or_default() += 1;
+                *clients.entry(Seen::of(call).client).or_default() += 1;
                 *services
                     .entry(server.map_or_else(|| "unknown".to_owned(), |service| service.name.to_string()))
                     .or_default() += 1;
@@ -53,6 +55,12 @@ pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
         }
     }
     let seconds = last.saturating_sub(first.min(last)) as f64 / 1e9;
+    let refuses = matches!(rule.action, Action::Deny | Action::Limit(_));
+    let proxies = clients
+        .keys()
+        .filter(|_| refuses)
+        .filter_map(|client| Some(json!({ "client": client.to_string(), "why": behind(*client)? })));
+    let proxies: Vec<_> = proxies.take(SHOWN).collect();
     json!({
         "calls_met": met,
         "calls_undecided": unknown,
@@ -62,6 +70,7 @@ pub(super) fn of(rule: &Rule, recent: &Recent) -> Value {
         "over_seconds": seconds,
         "clients": clients.len(),
         "top_clients": top(&clients, "client"),
+        "proxies": proxies,
         "services": top(&services, "service.name"),
     })
 }
@@ -79,8 +88,8 @@ pub(super) fn winners(rule: &Rule, above: &[Arc<Rule>], recent: &Recent) -> Valu
     top(&won, "rule")
 }
 
-fn top(counts: &BTreeMap<String, u64>, key: &str) -> Value {
+fn top<N: Ord + ToString>(counts: &BTreeMap<N, u64>, key: &str) -> Value {
     let mut rows: Vec<_> = counts.iter().collect();
     rows.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-    rows.iter().take(SHOWN).map(|(name, calls)| json!({ key: name, "calls": calls })).collect()
+    rows.iter().take(SHOWN).map(|(name, calls)| json!({ key: name.to_string(), "calls": calls })).collect()
 }
