@@ -52,9 +52,9 @@ struct Attributes {
     period: u64,
 }
 
-/// `SCHED_OTHER` and `SCHED_BATCH`.
+/// `SCHED_OTHER` and `SCHED_IDLE`.
 const OTHER: u32 = 0;
-const BATCH: u32 = 3;
+const IDLE: u32 = 5;
 
 impl Attributes {
     const SIZE: u32 = size_of::<Self>() as u32;
@@ -83,12 +83,10 @@ impl Attributes {
         Self { nice: (self.nice - AHEAD).max(-20), ..self }
     }
 
-    /// Behind everybody: never in the place of a thread that runs, and least weight. Not with long turns: one that has
-    /// begun is kept when the weight changes, and who comes forward would be late by as much. `SCHED_IDLE` let a node
-    /// that is half busy answer sooner; in some rounds of a saturated one the ring overflowed, and whether that was its
-    /// doing is not known.
+    /// Behind everybody: whoever wakes takes its place at once, which `SCHED_BATCH` leaves to fairness. Not with long
+    /// turns: one that has begun is kept when the weight changes, and who comes forward would be late by as much.
     fn last(self) -> Self {
-        Self { policy: BATCH, nice: 19, ..self }
+        Self { policy: IDLE, nice: 19, ..self }
     }
 }
 
