@@ -280,5 +280,23 @@ fn a_rule_for_a_proxy_is_refused() -> Result<()> {
         ensure!(status == 422 && text.contains("a proxy: "), "{status} {text}");
     }
     ensure!(agent.lines(&["block", "list"])?.is_empty());
+    // One about requests that come over them is taken, with a warning: it resets their connections.
+    let port = nginx.port().to_string();
+    let add = ["block", "add", "--reason", "t", "--id", "path", "--path", "/ok", "--port", &port];
+    let said = agent.say(&[&add[..], &["--dry-run"]].concat())?;
+    let told: serde_json::Value = serde_json::from_str(&said.out)?;
+    let proxies = told["proxies"].as_array().context("no proxies")?;
+    let clients: Vec<_> = proxies.iter().filter_map(|proxy| proxy["client"].as_str()).collect();
+    ensure!(clients == ["10.83.0.2", "10.83.0.3"], "{told}");
+    let warns = |err: &str| {
+        ["10.83.0.2 is a proxy: 12 of its 12", "10.83.0.3 is a proxy", "proxy's port"]
+            .iter()
+            .all(|text| err.contains(text))
+    };
+    ensure!(said.code == 0 && warns(&said.err), "{}", said.err);
+    let said = agent.say(&add)?;
+    ensure!(said.code == 0 && warns(&said.err), "{}", said.err);
+    let said = agent.say(&["block", "add", "--reason", "t", "--path", "/never", "--port", &port])?;
+    ensure!(said.code == 0 && said.err.is_empty(), "{}", said.err);
     agent.finish()
 }

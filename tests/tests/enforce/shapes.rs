@@ -206,3 +206,33 @@ fn rules_come_in_the_middle() -> Result<()> {
     ensure!((starts.len(), refused) == (good + gone, gone), "{starts:?}");
     agent.finish()
 }
+
+/// A head that has begun when rules about heads change passes with its request: who reads on does not know how its
+/// beginning compares. The next one on its connection is met, also when its client rests in the middle of it.
+#[test]
+fn a_head_that_begins_before_its_rule() -> Result<()> {
+    let nginx = Nginx::start(&Setup { server: "location / { return 200 ok; }", ..Setup::default() })?;
+    let agent = enforcing(&[])?;
+    let port = nginx.port().to_string();
+    let pause = || sleep(Duration::from_millis(20));
+    for there in [false, true] {
+        if there {
+            // Heads are read already, by another rule.
+            rule(&agent, "other", &["--path", "/other", "--port", &port])?;
+        }
+        let mut wire = Wire::connect(nginx.address())?;
+        wire.send("GET /adm")?;
+        pause();
+        rule(&agent, "late", &["--path", "/admin", "--port", &port])?;
+        wire.send("in HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        ensure!(wire.answer("GET")?.status()? == 200, "heads read before: {there}");
+        wire.send("GET /admin/ne")?;
+        pause();
+        let _ = wire.send("xt HTTP/1.1\r\nHost: a\r\n\r\n");
+        ensure!(wire.answer("GET").is_err(), "the next one was answered; heads read before: {there}");
+        ensure!(agent.say(&["block", "remove", "late"])?.code == 0);
+    }
+    let log = nginx.logged(2)?;
+    ensure!(log.len() == 2 && log.iter().all(|line| line.target == "/admin"), "{log:?}");
+    agent.finish()
+}

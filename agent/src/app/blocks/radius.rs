@@ -1,6 +1,6 @@
 //! What a rule would have met of the calls that are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(super) fn of(rule: &Rule, recent: &Recent, behind: impl Fn(IpAddr) -> Option
     let calls = kept(recent);
     let (mut met, mut unknown, mut same) = (0_u64, 0_u64, 0_u64);
     let (mut clients, mut services) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, u64>::new());
+    // Also of calls that may be met: paths are not kept by default.
+    let mut senders = BTreeSet::new();
     let (mut first, mut last) = (u64::MAX, 0);
     for call in &calls {
         first = first.min(call.start_unix_ns);
@@ -43,9 +45,13 @@ pub(super) fn of(rule: &Rule, recent: &Recent, behind: impl Fn(IpAddr) -> Option
         same += u64::from(rule.at_client() == (call.kind == crate::model::Kind::Client));
         match meets(rule, call) {
             Meets::No => {}
-            Meets::Unknown => unknown += 1,
+            Meets::Unknown => {
+                unknown += 1;
+                senders.insert(Seen::of(call).client);
+            }
             Meets::Yes => {
                 met += 1;
+                senders.insert(Seen::of(call).client);
                 let server = if rule.at_client() { call.peer.as_ref() } else { Some(&call.service) };
                 *clients.entry(Seen::of(call).client).or_default() += 1;
                 *services
