@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use object::elf::{EM_X86_64, ET_DYN, FileHeader64, PF_X, PT_LOAD, PT_TLS};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable};
 use object::{Endianness, ReadCache, ReadRef};
 use weir_common::goroutine::{GoProcess, SERVES};
 
-use super::pclntab::Table;
+use super::pclntab::{Source, Table};
 use super::{buildinfo, place, version};
 
 /// The largest table of functions that is read, bytes.
@@ -58,25 +59,44 @@ pub struct Executable {
 
 /// A file, as far as it was read.
 struct Elf<'a> {
-    data: &'a ReadCache<File>,
+    file: &'a File,
+    data: &'a ReadCache<&'a File>,
     endian: Endianness,
     header: &'a FileHeader64<Endianness>,
-    sections: SectionTable<'a, FileHeader64<Endianness>, &'a ReadCache<File>>,
+    sections: SectionTable<'a, FileHeader64<Endianness>, &'a ReadCache<&'a File>>,
+}
+
+/// A part of a file.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Source for Part<'_> {
+    fn read(&self, at: usize, to: &mut [u8]) -> Option<()> {
+        self.file.read_exact_at(to, self.at.checked_add(at as u64)?).ok()
+    }
 }
 
 impl<'a> Elf<'a> {
     /// `None`: no 64-bit little-endian ELF.
-    fn read(data: &'a ReadCache<File>) -> Option<Self> {
+    fn read(file: &'a File, data: &'a ReadCache<&'a File>) -> Option<Self> {
         let header = FileHeader64::<Endianness>::parse(data).ok()?;
         let endian = header.endian().ok().filter(|endian| *endian == Endianness::Little)?;
         let sections = header.sections(endian, data).ok()?;
-        Some(Self { data, endian, header, sections })
+        Some(Self { file, data, endian, header, sections })
     }
 
-    fn section(&self, name: &[u8], most: u64) -> Option<&'a [u8]> {
+    /// Where a section lies in the file, and its bytes there.
+    fn section(&self, name: &[u8]) -> Option<(u64, u64)> {
         let (_, section) = self.sections.section_by_name(self.endian, name)?;
-        let (at, len) = section.file_range(self.endian)?;
-        self.data.read_bytes_at(at, len.min(most)).ok()
+        section.file_range(self.endian)
+    }
+
+    fn table(&self) -> Option<Table<Part<'a>>> {
+        let names = [b".gopclntab".as_slice(), b".data.rel.ro.gopclntab"];
+        let (at, len) = names.into_iter().find_map(|name| self.section(name))?;
+        Table::parse(Part { file: self.file, at }, usize::try_from(len.min(TABLE)).ok()?)
     }
 
     fn address(&self, name: &[u8]) -> Option<u64> {
@@ -130,12 +150,10 @@ impl Executable {
     pub fn of(pid: u32) -> Result<Option<Self>, Unknown> {
         let unreadable = |error: io::Error| Unknown::Unreadable(error.to_string());
         let file = File::open(place::path(pid)).map_err(unreadable)?;
-        let data = ReadCache::new(file);
-        let Some(elf) = Elf::read(&data) else { return Ok(None) };
-        match elf.section(b".go.buildinfo", INFO) {
-            Some(info) => Self::read(&elf, info).map(Some),
-            None => Ok(None),
-        }
+        let data = ReadCache::new(&file);
+        let Some(elf) = Elf::read(&file, &data) else { return Ok(None) };
+        let info = elf.section(b".go.buildinfo").and_then(|(at, len)| data.read_bytes_at(at, len.min(INFO)).ok());
+        info.map(|info| Self::read(&elf, info)).transpose()
     }
 
     fn read(elf: &Elf<'_>, info: &[u8]) -> Result<Self, Unknown> {
@@ -144,11 +162,10 @@ impl Executable {
         }
         let version = buildinfo::version(info).ok_or(Unknown::Odd("it does not tell its version"))?;
         let offsets = version::offsets(version).ok_or_else(|| Unknown::Version(version.to_owned()))?;
-        let table = [b".gopclntab".as_slice(), b".data.rel.ro.gopclntab"];
-        let table = table.into_iter().find_map(|name| elf.section(name, TABLE));
-        let table = table.and_then(Table::parse).ok_or(Unknown::Odd("its table of functions has another form"))?;
-        let found = table.find(|name| name.starts_with(SERVE) || name == CALL);
-        let (calls, serves): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| *name == CALL);
+        let form = Unknown::Odd("its table of functions has another form");
+        let table = elf.table().ok_or_else(|| form.clone())?;
+        let found = table.find(|name| name.starts_with(SERVE) || name == CALL).ok_or(form)?;
+        let (calls, serves): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| &**name == CALL);
         if serves.is_empty() {
             return Err(Unknown::Serves);
         }
@@ -159,9 +176,9 @@ impl Executable {
             return Err(Unknown::Odd("it has thread-local variables beside Go's"));
         }
         // Newer tables do not tell where the code starts. Which place it is, is told by code that is known.
-        let known = *calls.first().or_else(|| serves.first()).ok_or(Unknown::Serves)?;
+        let (_, known) = calls.first().or_else(|| serves.first()).ok_or(Unknown::Serves)?;
         let texts = [Some(table.text).filter(|text| *text != 0), elf.address(b".text")];
-        let start = |text: u64| text.checked_add(u64::from(known.1)).filter(|start| elf.begins(*start)).map(|_| text);
+        let start = |text: u64| text.checked_add(u64::from(*known)).filter(|start| elf.begins(*start)).map(|_| text);
         let text = texts.into_iter().flatten().find_map(start);
         let text = text.ok_or(Unknown::Odd("its functions begin in another way"))?;
         let mut row = GoProcess {

@@ -62,8 +62,8 @@ pub(super) fn of(rule: &Rule, recent: &Recent, behind: impl Fn(IpAddr) -> Option
     }
     let seconds = last.saturating_sub(first.min(last)) as f64 / 1e9;
     let refuses = matches!(rule.action, Action::Deny | Action::Limit(_));
-    let proxies = clients
-        .keys()
+    let proxies = senders
+        .iter()
         .filter(|_| refuses)
         .filter_map(|client| Some(json!({ "client": client.to_string(), "why": behind(*client)? })));
     let proxies: Vec<_> = proxies.take(SHOWN).collect();
