@@ -296,7 +296,7 @@ fn a_rule_for_a_proxy_is_refused() -> Result<()> {
     ensure!(said.code == 0 && warns(&said.err), "{}", said.err);
     let said = agent.say(&add)?;
     ensure!(said.code == 0 && warns(&said.err), "{}", said.err);
-    let said = agent.say(&["block", "add", "--reason", "t", "--path", "/never", "--port", &port])?;
+    let said = agent.say(&["block", "add", "--reason", "t", "--method", "PURGE", "--port", &port])?;
     ensure!(said.code == 0 && said.err.is_empty(), "{}", said.err);
     agent.finish()
 }
