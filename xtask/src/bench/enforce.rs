@@ -164,8 +164,7 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             Ok((rate?, sent))
         })
     };
-    let [mut open, mut weir, mut nft, mut between, mut sent, mut observed] = [(); 6].map(|()| Samples::default());
-    let [mut we_keep, mut they_keep, mut kept] = [(); 3].map(|()| Samples::default());
+    let mut left = Goodput::default();
     let rules = format!(
         "table ip bench {{\nchain input {{\ntype filter hook input priority 0\nip saddr {ATTACKER} drop\n}}\n}}"
     );
@@ -202,44 +201,69 @@ fn floods(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
             "bench: round {} of {rounds}: {bare:.0} requests/s alone; under {rate:.0} SYNs/s: {unprotected:.0} unprotected, {ours:.0} with Weir ({calm:.0} without the flood), {theirs:.0} with nftables ({filtered:.0}), {both:.0} with nftables while Weir observes",
             round + 1
         );
-        sent.push(rate);
-        open.push(unprotected / bare);
-        weir.push(ours / bare);
-        nft.push(theirs / bare);
-        between.push(ours / theirs);
-        observed.push(ours / both);
-        we_keep.push(ours / calm);
-        they_keep.push(theirs / filtered);
-        kept.push(ours / calm / (theirs / filtered));
+        left.sent.push(rate);
+        left.open.push(unprotected / bare);
+        left.weir.push(ours / bare);
+        left.nft.push(theirs / bare);
+        left.between.push(ours / theirs);
+        left.observed.push(ours / both);
+        left.we_keep.push(ours / calm);
+        left.they_keep.push(theirs / filtered);
+        left.kept.push(ours / calm / (theirs / filtered));
     }
-    report.rows.push(Row::new("SYNs of the flood", "/s", sent, None));
-    report.rows.push(Row::new("goodput under the flood / alone, unprotected", "", open, None));
-    report.rows.push(Row::new("goodput under the flood / alone, dropped by nftables", "", nft, None));
-    report.rows.push(Row::new(
-        "goodput under the flood / alone, dropped by Weir (and every call observed)",
-        "",
-        weir,
-        None,
-    ));
-    report.rows.push(Row::new("goodput with the flood / without it, nftables in both", "", they_keep, None));
-    report.rows.push(Row::new("goodput with the flood / without it, Weir in both", "", we_keep, None));
-    report.rows.push(Row::new(
-        "goodput with the flood / without it, Weir's / nftables'",
-        "",
-        kept,
-        Some(Budget::AtLeast(0.9)),
-    ));
-    let why = format!(
-        "Weir observes every call that nftables does not look at; against nftables while Weir observes it is {}",
-        observed.median().map_or_else(|| "unknown".to_owned(), |median| format!("{median:.2}"))
-    );
-    let row = Row::new("goodput under the flood, Weir / nftables", "", between, Some(Budget::AtLeast(0.9)));
-    report.rows.push(row.because(why));
-    report.rows.push(Row::new(
-        "goodput under the flood, Weir / nftables while Weir observes",
-        "",
-        observed,
-        Some(Budget::AtLeast(0.9)),
-    ));
+    left.told(report);
     Ok(())
+}
+
+/// What a flood leaves of a server's requests a second.
+#[derive(Default)]
+struct Goodput {
+    /// SYNs a second.
+    sent: Samples,
+    /// Of what it is alone: unprotected, and dropped by nftables or Weir.
+    open: Samples,
+    nft: Samples,
+    weir: Samples,
+    /// With Weir, of what is left with nftables, alone and while Weir observes.
+    between: Samples,
+    observed: Samples,
+    /// Of what it is without the flood and with the same protection; and Weir's share of nftables'.
+    we_keep: Samples,
+    they_keep: Samples,
+    kept: Samples,
+}
+
+impl Goodput {
+    fn told(self, report: &mut Report) {
+        let Self { sent, open, nft, weir, between, observed, we_keep, they_keep, kept } = self;
+        report.rows.push(Row::new("SYNs of the flood", "/s", sent, None));
+        report.rows.push(Row::new("goodput under the flood / alone, unprotected", "", open, None));
+        report.rows.push(Row::new("goodput under the flood / alone, dropped by nftables", "", nft, None));
+        report.rows.push(Row::new(
+            "goodput under the flood / alone, dropped by Weir (and every call observed)",
+            "",
+            weir,
+            None,
+        ));
+        report.rows.push(Row::new("goodput with the flood / without it, nftables in both", "", they_keep, None));
+        report.rows.push(Row::new("goodput with the flood / without it, Weir in both", "", we_keep, None));
+        report.rows.push(Row::new(
+            "goodput with the flood / without it, Weir's / nftables'",
+            "",
+            kept,
+            Some(Budget::AtLeast(0.9)),
+        ));
+        let why = format!(
+            "Weir observes every call that nftables does not look at; against nftables while Weir observes it is {}",
+            observed.median().map_or_else(|| "unknown".to_owned(), |median| format!("{median:.2}"))
+        );
+        let row = Row::new("goodput under the flood, Weir / nftables", "", between, Some(Budget::AtLeast(0.9)));
+        report.rows.push(row.because(why));
+        report.rows.push(Row::new(
+            "goodput under the flood, Weir / nftables while Weir observes",
+            "",
+            observed,
+            Some(Budget::AtLeast(0.9)),
+        ));
+    }
 }
