@@ -23,6 +23,9 @@ const SERVE: &[u8] = b"net/http.(*Server).Serve.";
 const CALL: &[u8] = b"net/http.(*persistConn).roundTrip";
 /// Offset of `net/http.persistConn.conn`, unchanged since Go 1.13.
 const CONN: u32 = 80;
+/// Bytes that are looked at of a function's code, and those that one has at least.
+const CODE: u64 = 24;
+const FIRST: u64 = 12;
 /// Bytes of the thread-local variable of Go, which lies at the end of its block.
 const LOCAL: u64 = 8;
 
@@ -51,7 +54,7 @@ pub enum Unknown {
 pub struct Executable {
     /// Its processes as they would lie at its own addresses.
     row: GoProcess,
-    /// Offset in the file of what hands requests over; `None`: it has no such client.
+    /// Offset in the file of where a probe is placed on what hands requests over; `None`: it has no such client.
     pub call: Option<u64>,
     /// Address of its program headers, where it may lie anywhere.
     headers: Option<u64>,
@@ -133,16 +136,51 @@ impl<'a> Elf<'a> {
         local.is_none_or(|local| local.p_memsz(self.endian) == LOCAL)
     }
 
-    /// A function of Go begins here that looks whether its stack is large enough, by the goroutine in R14.
-    fn begins(&self, address: u64) -> bool {
-        let Some(bytes) = self.offset(address).and_then(|at| self.data.read_bytes_at(at, 12).ok()) else {
-            return false;
-        };
-        // cmp rsp, [r14+16]; lea r12, [rsp-N] and cmp r12, [r14+16], with N of 1 or 4 bytes.
-        bytes.starts_with(&[0x49, 0x3b, 0x66, 0x10])
-            || (bytes.starts_with(&[0x4c, 0x8d, 0x64, 0x24]) && bytes.get(5..9) == Some(&[0x4d, 0x3b, 0x66, 0x10]))
-            || (bytes.starts_with(&[0x4c, 0x8d, 0xa4, 0x24]) && bytes.get(8..12) == Some(&[0x4d, 0x3b, 0x66, 0x10]))
+    /// A function's first instructions.
+    fn code(&self, address: u64) -> Option<&'a [u8]> {
+        let at = self.offset(address)?;
+        [CODE, FIRST].into_iter().find_map(|len| self.data.read_bytes_at(at, len).ok())
     }
+
+    /// A function of Go begins here that looks whether its stack is large enough.
+    fn begins(&self, address: u64) -> bool {
+        self.code(address).and_then(looks).is_some()
+    }
+
+    /// Where in the file a probe on a function is best placed.
+    fn place(&self, address: u64) -> Option<u64> {
+        let behind = self.code(address).and_then(pushes).unwrap_or_default();
+        self.offset(address)?.checked_add(behind)
+    }
+}
+
+/// Bytes of the look whether the stack is large enough, by the goroutine in R14, with which a function of Go begins.
+fn looks(code: &[u8]) -> Option<usize> {
+    // cmp rsp, [r14+16]; lea r12, [rsp-N] and cmp r12, [r14+16], with N of 1 or 4 bytes.
+    let compares = |at: usize| code.get(at..at + 4) == Some(&[0x4d, 0x3b, 0x66, 0x10]);
+    if code.starts_with(&[0x49, 0x3b, 0x66, 0x10]) {
+        Some(4)
+    } else if code.starts_with(&[0x4c, 0x8d, 0x64, 0x24]) && compares(5) {
+        Some(9)
+    } else if code.starts_with(&[0x4c, 0x8d, 0xa4, 0x24]) && compares(8) {
+        Some(12)
+    } else {
+        None
+    }
+}
+
+/// Where the frame pointer is pushed behind that look and its jump (jbe, near or far), with registers as at the function's
+/// start. The kernel does this instruction by itself (`push_setup_xol_ops` of `arch/x86/kernel/uprobes.c`), where the
+/// comparison has to be stepped over: a trap more, for each call. And who had to make room for the stack begins anew and
+/// passes here once.
+fn pushes(code: &[u8]) -> Option<u64> {
+    let jump = looks(code)?;
+    let behind = match code.get(jump..)? {
+        [0x76, ..] => jump + 2,
+        [0x0f, 0x86, ..] => jump + 6,
+        _ => return None,
+    };
+    (code.get(behind) == Some(&0x55)).then_some(behind as u64)
 }
 
 impl Executable {
@@ -194,7 +232,7 @@ impl Executable {
         let call = match calls.first() {
             None => None,
             Some((_, start)) => {
-                let at = elf.offset(text.wrapping_add(u64::from(*start)));
+                let at = elf.place(text.wrapping_add(u64::from(*start)));
                 Some(at.ok_or(Unknown::Odd("its client is not in the file"))?)
             }
         };
@@ -221,6 +259,25 @@ impl Executable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_is_placed_where_the_frame_pointer_is_pushed() {
+        let near = [0x76, 0x20, 0x55, 0x48];
+        let far = [0x0f, 0x86, 1, 2, 3, 4, 0x55];
+        let small = [0x49, 0x3b, 0x66, 0x10];
+        let medium = [0x4c, 0x8d, 0x64, 0x24, 0xb0, 0x4d, 0x3b, 0x66, 0x10];
+        let large = [0x4c, 0x8d, 0xa4, 0x24, 0x10, 0xfe, 0xff, 0xff, 0x4d, 0x3b, 0x66, 0x10];
+        for look in [&small[..], &medium, &large] {
+            assert_eq!(pushes(&[look, &near].concat()), Some(look.len() as u64 + 2));
+            assert_eq!(pushes(&[look, &far].concat()), Some(look.len() as u64 + 6));
+            // sub rsp, a jump of another kind, and nothing more.
+            for other in [&[0x76, 0x20, 0x48, 0x83][..], &[0x77, 0x20, 0x55], &[0x0f, 0x87, 1, 2, 3, 4, 0x55], &[]] {
+                let code = [look, other].concat();
+                assert_eq!((looks(&code), pushes(&code)), (Some(look.len()), None));
+            }
+        }
+        assert_eq!((looks(&near), pushes(&near)), (None, None));
+    }
 
     #[test]
     fn this_program_is_no_go_program() {
