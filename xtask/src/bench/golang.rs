@@ -12,16 +12,16 @@ use super::{
 };
 
 /// Rows of a saturating Go client, each round with goroutines followed, with calls observed but goroutines not followed,
-/// and without an agent.
+/// and without an agent. What a call costs more supposes that the client and its server saturate all cores.
 pub(crate) fn rows(rounds: u32, time: Duration, report: &mut Report) -> Result<()> {
     let [mut bare, mut ratio, mut more] = [(); 3].map(|()| Samples::default());
     let cores = std::thread::available_parallelism()?.get() as f64;
-    // Built before the first figure.
     let asked = |settings: Option<&str>| -> Result<f64> {
         let server = load::server(false)?;
         let _agent = settings.map(|setting| Agent::start(&["log.level=warn", setting])).transpose()?;
         runtime::go_load(&format!("http://{}/bench", server.address()), time)
     };
+    // The client is built before the first figure.
     asked(None)?;
     for round in 0..rounds {
         let alone = asked(None)?;
