@@ -272,8 +272,9 @@ pub struct Verdict {
     pub row: u8,
     /// An [`Act`].
     pub act: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// Interface that its socket is bound to (`sk_bound_dev_if`; that of a link-local address, of `SO_BINDTODEVICE`),
+    /// by which alone it is found; 0: none.
+    pub bound: u32,
 }
 const _: () = assert!(size_of::<Verdict>() == 24 + 40 + 40 + 24);
 

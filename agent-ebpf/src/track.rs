@@ -127,6 +127,12 @@ fn start(conn: &mut Conn, cookie: u64, sk: *mut bpf_sock) {
     }
 }
 
+/// The interface that a full socket is bound to (`sk_bound_dev_if`); 0: none.
+#[inline(always)]
+pub(crate) fn bound(sk: *mut bpf_sock) -> u32 {
+    field!(sk, bpf_sock, bound_dev_if)
+}
+
 /// The ends of a full socket.
 #[inline(always)]
 pub(crate) fn ends(sk: *mut bpf_sock) -> Ends {

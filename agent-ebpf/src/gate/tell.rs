@@ -31,7 +31,7 @@ pub(super) fn connection(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate
 /// A connection was refused before it was made.
 #[inline(always)]
 pub(super) fn before(ctx: *mut c_void, conn: *const Conn, gate: *mut Gate, slot: u32, ends: &Ends) {
-    write(ctx, conn, gate, Way::OUT, slot, 0, VERDICT_CONNECTION | VERDICT_NEW, ends, 0);
+    write(ctx, conn, gate, Way::OUT, slot, 0, VERDICT_CONNECTION | VERDICT_NEW, ends, 0, 0);
 }
 
 #[inline(always)]
@@ -41,7 +41,8 @@ fn verdict(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, sl
     let Some(rule) = (unsafe { rule.as_ref() }) else { return };
     let (act, reset) = (rule.act, if rule.flags & SLOT_RESET == 0 { 0 } else { VERDICT_RESET });
     let ends = track::ends(sk);
-    write(skb.cast(), track::storage(sk.cast(), 0), gate, way, slot, request, flags | reset, &ends, act);
+    let bound = track::bound(sk);
+    write(skb.cast(), track::storage(sk.cast(), 0), gate, way, slot, request, flags | reset, &ends, act, bound);
 }
 
 #[inline(always)]
@@ -56,6 +57,7 @@ fn write(
     flags: u8,
     ends: &Ends,
     act: u8,
+    bound: u32,
 ) {
     let record = emit::reserve::<Verdict>();
     if record.is_null() {
@@ -78,7 +80,7 @@ fn write(
         (&raw mut (*record).role).write(if way == Way::IN { Role::SERVER.0 } else { Role::CLIENT.0 });
         (&raw mut (*record).row).write(row);
         (&raw mut (*record).act).write(act);
-        (&raw mut (*record).reserved).write(0);
+        (&raw mut (*record).bound).write(bound);
     }
     emit::submit(record);
 }

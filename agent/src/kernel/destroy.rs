@@ -20,6 +20,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, Stat
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 use weir_common::conn::Ends;
+use weir_common::verdict::Verdict;
 
 /// `SOCK_DESTROY` of `include/uapi/linux/sock_diag.h`, which the crate has no message for.
 const SOCK_DESTROY: u16 = 21;
@@ -39,6 +40,16 @@ pub struct Victim {
     pub ends: Ends,
     /// A process in its network namespace; 0: not known.
     pub process: u32,
+    /// Interface that its socket is bound to; 0: none. A lookup without it finds no socket that is bound.
+    pub bound: u32,
+}
+
+impl Victim {
+    /// The connection that a verdict was said of.
+    #[must_use]
+    pub fn of(told: &Verdict) -> Self {
+        Self { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid, bound: told.bound }
+    }
 }
 
 /// Ends connections, on a thread of its own.
@@ -210,6 +221,7 @@ fn message(victim: &Victim) -> Vec<u8> {
     socket_id.destination_address = address(remote);
     socket_id.source_port = ends.local_port;
     socket_id.destination_port = ends.remote_port;
+    socket_id.interface_id = victim.bound;
     socket_id.cookie = victim.cookie.to_ne_bytes();
     let (protocol, states) = (IPPROTO_TCP, StateFlags::all());
     let request = InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id };
@@ -248,14 +260,28 @@ mod tests {
         cookie
     }
 
-    #[test]
-    fn a_connection_ends_with_a_reset_and_no_other_does() {
+    /// A pair of connected sockets, the server's end bound to the loopback interface where `bound`.
+    fn pair(bound: bool) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let pair = || {
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            (client, listener.accept().unwrap().0)
-        };
-        let ((mut hit, server), (spared, _kept)) = (pair(), pair());
+        if bound {
+            // SAFETY: an open descriptor, and a name of this length.
+            let result = unsafe {
+                libc::setsockopt(
+                    listener.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_BINDTODEVICE,
+                    c"lo".as_ptr().cast(),
+                    3,
+                )
+            };
+            assert_eq!(result, 0);
+        }
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// This connection, from its server's end.
+    fn victim(server: &TcpStream) -> Victim {
         let v6 = |address: std::net::SocketAddr| match address.ip() {
             std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             std::net::IpAddr::V6(v6) => v6.octets(),
@@ -263,12 +289,30 @@ mod tests {
         let (local, remote) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
         let (local_port, remote_port) = (local.port(), remote.port());
         let ends = Ends { local: v6(local), remote: v6(remote), local_port, remote_port, family: 2, reserved: 0 };
-        let wrong = Victim { cookie: cookie(&server) + 1, ends, process: 0 };
+        Victim { cookie: cookie(server), ends, process: 0, bound: 0 }
+    }
+
+    #[test]
+    fn a_connection_ends_with_a_reset_and_no_other_does() {
+        let ((mut hit, server), (spared, _kept)) = (pair(false), pair(false));
+        let right = victim(&server);
+        let wrong = Victim { cookie: right.cookie + 1, ..right };
         assert_eq!(destroy(&wrong).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        destroy(&Victim { cookie: cookie(&server), ..wrong }).unwrap();
+        destroy(&right).unwrap();
         let error = hit.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         spared.set_nonblocking(true).unwrap();
         assert_eq!((&spared).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_to_an_interface_is_found_by_it_alone() {
+        let (mut hit, server) = pair(true);
+        let unbound = victim(&server);
+        assert_eq!(destroy(&unbound).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        // SAFETY: a string that ends with zero.
+        let bound = unsafe { libc::if_nametoindex(c"lo".as_ptr()) };
+        destroy(&Victim { bound, ..unbound }).unwrap();
+        assert_eq!(hit.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -1,6 +1,7 @@
 //! Addresses that are no host's for all the world: link-local ones with their zone, unique local ones, IPv4 in IPv6.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::net::{AddressFamily, SocketType};
@@ -83,8 +84,11 @@ fn link_local_unique_local_and_mapped_clients() -> Result<()> {
         add(&agent, rule)?;
         let mut wanted = [true; 8];
         wanted.iter_mut().enumerate().for_each(|(n, one)| *one = !refused.contains(&n));
+        let begin = Instant::now();
         let got = all()?;
         ensure!(got == wanted, "{rule}: {got:?}");
+        // A refused client hears so at once: its socket's end is bound to the link and found by that only.
+        ensure!(begin.elapsed() < Duration::from_secs(3), "{rule}: {:?}", begin.elapsed());
         asked += 8 - refused.len();
         ensure!(agent.say(&["block", "remove", "r"])?.code == 0);
     }

@@ -23,7 +23,7 @@ impl Blocks {
     ) -> Verdict {
         if told.flags & VERDICT_RESET != 0
             && let Some(destroyer) = &self.destroyer
-            && !destroyer.end(Victim { cookie: told.head.conn, ends: told.ends, process: told.owner.tgid })
+            && !destroyer.end(Victim::of(told))
         {
             let left_out = self.in_force.tally().said.line();
             if let Some(left_out) = left_out {
