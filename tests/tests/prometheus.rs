@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weir_tests::agent::Agent;
-use weir_tests::ledger::{Labels, Page, count};
+use weir_tests::ledger::{Labels, Ledger, Page, count};
 use weir_tests::peers::load;
 use weir_tests::peers::nginx::Nginx;
 use weir_tests::place::{self, Scratch};
@@ -68,6 +68,17 @@ fn a16_parses_and_counts_exactly() -> Result<()> {
     agent.again()?;
     let page = agent.page()?;
     assert_eq!(by_status(&page, "http_server_request_duration_seconds_count", "nginx", None), BTreeMap::new());
+    agent.finish()
+}
+
+/// A page has on both sides of the ledger what passed before it, its own request too: nothing is left between.
+#[test]
+fn a16_each_page_is_balanced() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    for _ in 0..100 {
+        let ledger = Ledger::read(&agent.page()?)?;
+        ensure!(ledger.balanced() && ledger.seen > 0, "{ledger:?}");
+    }
     agent.finish()
 }
 

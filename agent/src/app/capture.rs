@@ -138,7 +138,11 @@ impl Capture {
             let pause = if Reader::is_burst(records) { Duration::ZERO } else { self.reader.pause() };
             match self.asks.recv_timeout(pause) {
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(ask) => self.answer(ask),
+                Ok(ask) => {
+                    // What passed before it was asked is in the answer.
+                    self.drain(&mut out);
+                    self.answer(ask);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }

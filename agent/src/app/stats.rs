@@ -4,6 +4,7 @@ use serde::Serialize;
 use weir_common::knob::Slot;
 
 use super::Core;
+use super::capture::Ask;
 use crate::kernel::load::{Runs, Verdict};
 use crate::kernel::plan::Program;
 use crate::meter::{Count, Meter, Unit};
@@ -55,8 +56,11 @@ pub struct Stats {
 }
 
 impl Core {
-    /// The ledger in segments.
+    /// The ledger in segments. What passed before this call is in it on both sides, as far as one turn of the capturing
+    /// thread takes it; what passes meanwhile may be seen and not yet delivered.
     pub(super) fn messages(&self) -> Vec<Row> {
+        // A thread that is too busy to answer is behind, and the ledger says by how much.
+        let _ = self.ask(Ask::Alive);
         let half = self.half();
         let kernel = |slot| half.counts.get(slot);
         // Read in this order, so that nothing is delivered before it was seen.
