@@ -31,7 +31,16 @@ pub(super) fn connection(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate
 /// A connection was refused before it was made.
 #[inline(always)]
 pub(super) fn before(ctx: *mut c_void, conn: *const Conn, gate: *mut Gate, slot: u32, ends: &Ends) {
-    write(ctx, conn, gate, Way::OUT, slot, 0, VERDICT_CONNECTION | VERDICT_NEW, ends, 0, 0);
+    let record = begin(ctx, conn, gate, Way::OUT, slot, 0, VERDICT_CONNECTION | VERDICT_NEW, 0);
+    if record.is_null() {
+        return;
+    }
+    // SAFETY: not null, and room for a `Verdict`.
+    unsafe {
+        (&raw mut (*record).ends).write(*ends);
+        (&raw mut (*record).bound).write(0);
+    }
+    emit::submit(record);
 }
 
 #[inline(always)]
@@ -40,14 +49,24 @@ fn verdict(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut Gate, way: Way, sl
     // SAFETY: null, or a map value.
     let Some(rule) = (unsafe { rule.as_ref() }) else { return };
     let (act, reset) = (rule.act, if rule.flags & SLOT_RESET == 0 { 0 } else { VERDICT_RESET });
-    let ends = track::ends(sk);
-    let bound = track::bound(sk);
-    write(skb.cast(), track::storage(sk.cast(), 0), gate, way, slot, request, flags | reset, &ends, act, bound);
+    let record = begin(skb.cast(), track::storage(sk.cast(), 0), gate, way, slot, request, flags | reset, act);
+    if record.is_null() {
+        return;
+    }
+    // Straight into the record: two more calls' frames leave no room for them on the stack.
+    // SAFETY: not null, and room for a `Verdict`.
+    unsafe {
+        (&raw mut (*record).ends).write(track::ends(sk));
+        (&raw mut (*record).bound).write(track::bound(sk));
+    }
+    emit::submit(record);
 }
 
+/// A record without its ends and what its socket is bound to, which the caller writes before it submits; null: counted
+/// as lost.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined: what a record holds")]
-fn write(
+fn begin(
     ctx: *mut c_void,
     conn: *const Conn,
     gate: *mut Gate,
@@ -55,14 +74,12 @@ fn write(
     slot: u32,
     request: u32,
     flags: u8,
-    ends: &Ends,
     act: u8,
-    bound: u32,
-) {
+) -> *mut Verdict {
     let record = emit::reserve::<Verdict>();
     if record.is_null() {
         table::count(GateSlot::LOST);
-        return;
+        return record;
     }
     let (active, unclear, row) = (staged!(gate, active), staged!(gate, judge.unclear), staged!(gate, row) as u8);
     // SAFETY: the context of a cgroup_skb program; `record` is not null and has room for a `Verdict`.
@@ -70,7 +87,6 @@ fn write(
         let cookie = bpf_get_socket_cookie(ctx);
         let head = Head { kind: Kind::VERDICT.0, flags: 0, lost: 0, conn: cookie, at: bpf_ktime_get_ns() };
         (&raw mut (*record).head).write(head);
-        (&raw mut (*record).ends).write(*ends);
         (&raw mut (*record).owner).write(conn.as_ref().map_or_else(Default::default, |conn| conn.owner));
         (&raw mut (*record).active).write(active);
         (&raw mut (*record).request).write(request);
@@ -80,7 +96,6 @@ fn write(
         (&raw mut (*record).role).write(if way == Way::IN { Role::SERVER.0 } else { Role::CLIENT.0 });
         (&raw mut (*record).row).write(row);
         (&raw mut (*record).act).write(act);
-        (&raw mut (*record).bound).write(bound);
     }
-    emit::submit(record);
+    record
 }
