@@ -25,8 +25,9 @@ const FILE: &str = "weir.yaml";
 const START: Duration = Duration::from_secs(10);
 /// Until what passed on the wire must be shown.
 const SHOW: Duration = Duration::from_secs(15);
-/// How long nothing may be added before a count is called final.
-const QUIET: Duration = Duration::from_millis(300);
+/// How long nothing may be added before a count is called final, once all that was seen is delivered: ten times the
+/// longest sleep of who reads it.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// A node has one agent: whoever holds this may start it.
 #[derive(Debug)]
@@ -283,6 +284,8 @@ impl Agent {
             Ok(Some(self.calls_now(ports)?).filter(|calls| calls.len() >= expected))
         });
         drop(reached);
+        // A look at the page has what was seen before it delivered.
+        self.page()?;
         std::thread::sleep(QUIET);
         self.calls_now(ports)
     }

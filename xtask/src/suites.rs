@@ -1,22 +1,28 @@
 //! `cargo xtask test`: the suites in order, a closing line of each, and a table at the end.
 
+mod beside;
+
 use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, IsTerminal as _},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
+use self::beside::Beside;
 use crate::{
     lint, repo, run,
     setup::{self, Stage},
     shell,
 };
 
-/// The order of the suites that are known; others follow by name. What fails fast comes first.
+/// The order of the suites that are known; others follow by name. What fails fast comes first, unless it runs beside
+/// others.
 const ORDER: &[&str] = &[
     "lint",
     "unit",
@@ -50,13 +56,16 @@ const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
 pub(crate) struct Arguments {
     /// Suites to run; none: all. `lint`, `unit`, or a file or folder of tests/tests
     suites: Vec<String>,
+    /// Writes its rows there, for the run that has started this one
+    #[arg(long, hide = true)]
+    rows: Option<PathBuf>,
     /// Handed to the suite's test runner: names, `--nocapture`, `--ignored`
     #[arg(last = true)]
     runner: Vec<String>,
 }
 
 /// How a suite ended.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
@@ -93,6 +102,9 @@ impl Outcome {
     }
 }
 
+/// A suite, how it ended, and how long it took.
+type Row = (String, Outcome, Duration);
+
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let all = all()?;
     let wanted: Vec<&str> = if arguments.suites.is_empty() {
@@ -112,8 +124,13 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     if needs_peers {
         run::build()?;
     }
-    let mut rows: Vec<(&str, Outcome, Duration)> = Vec::new();
+    let mut beside = Beside::of(&wanted, WITHOUT_PEERS);
+    let mut rows: Vec<Row> = Vec::new();
     for &name in &wanted {
+        if beside.takes(name) {
+            continue;
+        }
+        beside.begin_with(name, &arguments.runner)?;
         eprintln!("\n== {name}");
         let begin = Instant::now();
         let mut outcome = suite(name, &arguments.runner)
@@ -122,7 +139,11 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
             outcome.broken = Some("no test ran".to_owned());
         }
         println!("{name}: {}", outcome.line());
-        rows.push((name, outcome, begin.elapsed()));
+        rows.push((name.to_owned(), outcome, begin.elapsed()));
+    }
+    rows.extend(beside.end()?);
+    if let Some(path) = &arguments.rows {
+        fs::write(path, serde_json::to_vec(&rows)?).with_context(|| format!("writing {}", path.display()))?;
     }
     report(&rows, begin.elapsed())
 }
@@ -263,7 +284,7 @@ fn count(line: &str, outcome: &mut Outcome) {
     }
 }
 
-fn report(rows: &[(&str, Outcome, Duration)], total: Duration) -> Result<()> {
+fn report(rows: &[Row], total: Duration) -> Result<()> {
     println!("\n{:<16}{:>8}{:>8}{:>9}{:>10}", "suite", "passed", "failed", "skipped", "seconds");
     let mut sum = Outcome::default();
     for (name, outcome, time) in rows {
@@ -282,7 +303,8 @@ fn report(rows: &[(&str, Outcome, Duration)], total: Duration) -> Result<()> {
     }
     println!("{} suites in {:.0} s", rows.len(), total.as_secs_f32());
     println!("total: {}", sum.line());
-    let bad: Vec<&str> = rows.iter().filter(|(_, outcome, _)| !outcome.is_good()).map(|(name, ..)| *name).collect();
+    let bad: Vec<&str> =
+        rows.iter().filter(|(_, outcome, _)| !outcome.is_good()).map(|(name, ..)| name.as_str()).collect();
     if !bad.is_empty() {
         bail!("not passed: {}", bad.join(", "));
     }

@@ -169,7 +169,7 @@ fn before_a_proxy_that_watches_its_servers_nobody_is_harmed() -> Result<()> {
     let mut before = 0;
     for (name, address, _) in all {
         deny(&agent, address.port())?;
-        let (good, others) = mixed(address, Duration::from_secs(2))?;
+        let (good, others) = mixed(address, Duration::from_secs(1))?;
         println!("{name}, before it: good {good:?}, refused {others:?}");
         let count = good.get(&200).copied().unwrap_or_default();
         ensure!(good.len() == 1 && count > 200, "{name}: {good:?}");

@@ -147,7 +147,7 @@ fn a_url_is_followed() -> Result<()> {
     };
     answer("200 OK", "one", "{\"data\":[{\"ip\":\"127.0.5.7\"}]}");
     let feed = format!(
-        "  - {{name: web, url: 'http://{}/list?token=hidden', mode: enforce, force: true, refresh: 1s, keep: 6s, server: {{port: {}}}}}\n",
+        "  - {{name: web, url: 'http://{}/list?token=hidden', mode: enforce, force: true, refresh: 1s, keep: 4s, server: {{port: {}}}}}\n",
         server.address(),
         nginx.port()
     );
@@ -161,7 +161,7 @@ fn a_url_is_followed() -> Result<()> {
     until_refused(&nginx, "127.0.6.7", true)?;
     until_refused(&nginx, "127.0.5.7", false)?;
     // Longer than it is kept, but it is renewed all the time.
-    std::thread::sleep(Duration::from_secs(7));
+    std::thread::sleep(Duration::from_secs(5));
     until_refused(&nginx, "127.0.6.7", true)?;
     answer("503 Service Unavailable", "", "try later");
     let told = until_source(&agent, "web", "a failure", |told| told["errors"]["status"].as_u64() >= Some(2))?;
