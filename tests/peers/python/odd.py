@@ -59,7 +59,7 @@ def listen(mode, host, port):
     if mode == "fastopen":
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 64)
     if mode == "defer":
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
     listener.bind((host, port))
     listener.listen(256)
     return listener

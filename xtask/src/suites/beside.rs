@@ -89,6 +89,8 @@ fn folder() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{Beside, complete};
     use crate::suites::{Outcome, Row};
 
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_suite_that_was_not_told_of_is_broken() {
-        let told: Row = ("unit".to_owned(), Outcome { passed: 3, ..Outcome::default() }, Default::default());
+        let told: Row = ("unit".to_owned(), Outcome { passed: 3, ..Outcome::default() }, Duration::ZERO);
         let rows = complete(&["lint".to_owned(), "unit".to_owned()], vec![told], "killed");
         assert_eq!(rows.len(), 2);
         let of = |suite: &str| &rows.iter().find(|(name, ..)| name == suite).unwrap().1;
