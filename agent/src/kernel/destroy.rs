@@ -292,8 +292,12 @@ mod tests {
         Victim { cookie: cookie(server), ends, process: 0, bound: 0 }
     }
 
+    /// Needs root, to end connections.
     #[test]
     fn a_connection_ends_with_a_reset_and_no_other_does() {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
         let ((mut hit, server), (spared, _kept)) = (pair(false), pair(false));
         let right = victim(&server);
         let wrong = Victim { cookie: right.cookie + 1, ..right };
@@ -305,8 +309,12 @@ mod tests {
         assert_eq!((&spared).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
+    /// Needs root, to end connections.
     #[test]
     fn a_socket_that_is_bound_to_an_interface_is_found_by_it_alone() {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
         let (mut hit, server) = pair(true);
         let unbound = victim(&server);
         assert_eq!(destroy(&unbound).unwrap_err().raw_os_error(), Some(libc::ENOENT));

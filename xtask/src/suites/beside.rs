@@ -55,7 +55,7 @@ impl Beside {
     pub(super) fn end(self) -> Result<Vec<Row>> {
         let Some(mut run) = self.run else { return Ok(Vec::new()) };
         let status = run.wait().context("waiting for the suites that ran beside others")?;
-        println!("\n{}", fs::read_to_string(said()?)?.trim_end());
+        println!("\n{}", String::from_utf8_lossy(&fs::read(said()?)?).trim_end());
         let told: Vec<Row> =
             fs::read(rows()?).ok().and_then(|rows| serde_json::from_slice(&rows).ok()).unwrap_or_default();
         Ok(complete(&self.suites, told, &format!("it ended with {status} and told nothing of this suite")))
