@@ -119,7 +119,10 @@ fn a_running_process_is_read_once() {
     assert_eq!(first.namespace.as_deref(), Some("night"));
     assert_eq!(first.attributes, [(Arc::from("service.version"), Arc::from("1+2"))]);
     let process = first.process.as_ref().unwrap();
-    assert_eq!((process.pid, process.ppid, process.uid), (child.pid(), std::process::id(), Some(0)));
+    assert_eq!(
+        (process.pid, process.ppid, process.uid),
+        (child.pid(), std::process::id(), Some(rustix::process::getuid().as_raw()))
+    );
     assert_eq!(process.command_line.as_deref(), Some("sleep 60"));
     assert_eq!(process.executable_name.as_deref(), Some("sleep"));
     for _ in 0..1000 {
