@@ -67,7 +67,7 @@ pub(crate) fn measure(rounds: u32, seconds: u64, parts: &[Part]) -> Result<Repor
             Part::Enforce => enforce::rows(rounds, time, &mut report),
             Part::Memory => memory_rows(time.max(Duration::from_secs(10)), &collector, &mut report),
             Part::Start => start_row(rounds, &mut report),
-            Part::Identity => identity::rows(&mut report),
+            Part::Identity => identity::rows(rounds, &mut report),
         };
         if let Err(error) = done {
             eprintln!("bench: {part:?} broke off: {error:#}");
