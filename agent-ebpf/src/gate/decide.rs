@@ -64,6 +64,10 @@ fn refuse<const EARLY: bool>(skb: *mut __sk_buff, sk: *mut bpf_sock, gate: *mut 
         return;
     }
     stage!(gate, standing, Standing::DENIED.0);
+    if state::again(gate, staged!(gate, request)) {
+        table::met(slot, Met::Segment);
+        return;
+    }
     table::met(slot, Met::Request);
     tell::request(skb, sk, gate, way, slot);
 }

@@ -14,7 +14,7 @@ pub(crate) mod state;
 mod table;
 mod tell;
 
-use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::bindings::{__sk_buff, bpf_sock, bpf_tcp_sock as tcp_sock};
 use aya_ebpf::helpers::generated::bpf_tcp_sock;
 use weir_common::conn::{Ends, Role};
 use weir_common::judge::state as judge_state;
@@ -72,6 +72,7 @@ pub(crate) fn admit(skb: *mut __sk_buff, way: Way) -> i32 {
         let gate = table::gate(sk.cast(), 0);
         if !gate.is_null() {
             stage!(gate, turned, 1);
+            stage!(gate, turn, packet.ack);
         }
         return PASS;
     }
@@ -176,7 +177,7 @@ pub(crate) fn stand(skb: *mut __sk_buff, way: Way) -> i32 {
         Ok(Some(packet)) if packet.len != 0 => packet,
         _ => return PASS,
     };
-    if staged!(gate, standing) == Standing::DENIED.0 {
+    if staged!(gate, standing) == Standing::DENIED.0 && !state::again(gate, packet.seq) {
         let slot = staged!(gate, base).wrapping_sub(1);
         table::met(slot, Met::Connection);
         tell::connection(skb, sk, gate, way, slot, packet.seq);
@@ -227,8 +228,12 @@ const UNSEEN: u8 = 3;
 #[inline(always)]
 fn place(gate: *mut Gate, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool {
     let end = packet.seq.wrapping_add(packet.len);
+    if staged!(gate, synced) != 0 && missed(gate, sk, way) {
+        stage!(gate, synced, 0);
+    }
     if staged!(gate, synced) == 0 {
-        if staged!(gate, turned) == 0 && !is_first(sk, way, packet.seq) && !turns(sk, packet.seq) {
+        let turned = staged!(gate, turned) != 0 && staged!(gate, turn) == packet.seq;
+        if !turned && !is_first(sk, way, packet.seq) && !turns(sk, packet.seq) {
             stage!(gate, todo, UNSEEN);
             return false;
         }
@@ -245,6 +250,11 @@ fn place(gate: *mut Gate, sk: *mut bpf_sock, way: Way, packet: &Packet) -> bool 
     if ahead > 0 {
         table::count(GateSlot::EARLY);
         stage!(gate, todo, EARLY);
+        return false;
+    }
+    if ahead < 0 && passed(sk, way, end) {
+        // Read anew, it would leave the reader behind TCP where it is shorter than it was.
+        stage!(gate, todo, OLD);
         return false;
     }
     if ahead < 0 && packet.seq == staged!(gate, before_seq) && number == staged!(gate, table) {
@@ -304,15 +314,35 @@ fn is_first(sk: *mut bpf_sock, way: Way, seq: u32) -> bool {
     }
 }
 
+/// Most bytes that are on their way or wait to be taken: the largest window that TCP knows (RFC 7323 §2.3).
+const WINDOW: u32 = 1 << 30;
+
+/// Whether bytes passed that the reader did not see: what TCP has never lies ahead of it, but after a time without a
+/// gate, as in monitor mode, or without rules.
+#[inline(always)]
+fn missed(gate: *mut Gate, sk: *mut bpf_sock, way: Way) -> bool {
+    // SAFETY: a full socket; the result is checked.
+    let tcp = unsafe { bpf_tcp_sock(sk) };
+    !tcp.is_null() && staged!(gate, next).wrapping_sub(had(tcp, way)) > WINDOW
+}
+
+/// Whether TCP has everything below `end` for good, read or not.
+#[inline(always)]
+fn passed(sk: *mut bpf_sock, way: Way, end: u32) -> bool {
+    // SAFETY: a full socket; the result is checked.
+    let tcp = unsafe { bpf_tcp_sock(sk) };
+    !tcp.is_null() && had(tcp, way).wrapping_sub(end).cast_signed() >= 0
+}
+
+/// TCP sequence number below which nothing is sent again.
+#[inline(always)]
+fn had(tcp: *const tcp_sock, way: Way) -> u32 {
+    // SAFETY: checked for null.
+    unsafe { if way == Way::IN { (*tcp).rcv_nxt } else { (*tcp).snd_una } }
+}
+
 /// Whether TCP has taken everything below `end`: then what comes again means nothing.
 #[inline(always)]
 fn taken(sk: *mut bpf_sock, way: Way, end: u32) -> bool {
-    if way == Way::OUT {
-        return true;
-    }
-    // SAFETY: a full socket; the result is checked.
-    unsafe {
-        let tcp = bpf_tcp_sock(sk);
-        !tcp.is_null() && (*tcp).rcv_nxt.wrapping_sub(end).cast_signed() >= 0
-    }
+    way == Way::OUT || passed(sk, way, end)
 }

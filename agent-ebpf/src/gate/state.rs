@@ -88,13 +88,17 @@ pub(crate) struct Gate {
     pub wanted: u32,
     /// Word of `left` at hand.
     pub word: u32,
+    /// TCP sequence number that the other side waited for when it sent payload last.
+    pub turn: u32,
+    /// TCP sequence number with which the refusal began that was told last.
+    pub told: u32,
     /// Server's port.
     pub port: u16,
     /// A `Standing`.
     pub standing: u8,
     /// 1: `next` is known and `judge` stands at it.
     pub synced: u8,
-    /// 1: the other side sent payload since the last request byte.
+    /// 1: the other side sent payload since the last request byte; `turn` says where.
     pub turned: u8,
     /// `base` denies.
     pub denies: u8,
@@ -116,8 +120,8 @@ pub(crate) struct Gate {
     pub points: u8,
     /// 1: `urgent` is still to come.
     pub urges: u8,
-    /// Zero.
-    pub more: [u8; 1],
+    /// 1: `told` is known.
+    pub tells: u8,
 }
 
 /// Whoever reads heads for this connection keeps others out; false: somebody does already.
@@ -144,6 +148,18 @@ fn add(gate: *mut Gate, n: u64) {
         let readers = &raw mut (*gate).readers;
         core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(readers, n);
     }
+}
+
+/// Whether the refusal of what begins at `seq` was told before: its client sends it again, as long as nobody resets it, and
+/// it is judged anew from time to time.
+#[inline(always)]
+pub(super) fn again(gate: *mut Gate, seq: u32) -> bool {
+    if staged!(gate, tells) != 0 && staged!(gate, told) == seq {
+        return true;
+    }
+    stage!(gate, told, seq);
+    stage!(gate, tells, 1);
+    false
 }
 
 /// Puts the machine between messages.

@@ -8,8 +8,9 @@ use weir_tests::collector::{Collector, Ports};
 use weir_tests::peers::load;
 use weir_tests::peers::nginx::Nginx;
 use weir_tests::wait;
+use weir_tests::wire::Wire;
 
-use super::{curl, enforcing, of, rule};
+use super::{curl, enforcing, from, of, rule};
 
 /// What the collector gets of 10 dropped, 7 told and 5 plain requests.
 #[test]
@@ -62,5 +63,40 @@ fn a_drop_is_a_call_a_span_a_record_and_a_count() -> Result<()> {
     counted.sort_by(|a, b| a.0.cmp(&b.0));
     ensure!(counted.len() == 2 && counted[0].0.contains("enforce") && (counted[0].1 - 10.0).abs() < 0.5, "{counted:?}");
     ensure!(counted[1].0.contains("monitor") && (counted[1].1 - 7.0).abs() < 0.5, "{counted:?}");
+    agent.finish()
+}
+
+/// A rule that drops in silence: its client sends again and again, and is judged anew meanwhile. It stays one drop.
+#[test]
+fn what_is_sent_again_is_one_drop() -> Result<()> {
+    // Of the times at which a client sends again, two lie behind the time after which connections are judged anew.
+    const AGAIN: Duration = Duration::from_millis(7500);
+    let nginx = Nginx::plain()?;
+    let agent = enforcing(&[])?;
+    let port = nginx.port().to_string();
+    let silent = ["--end", "drop", "--port", &port];
+    let mut wires = Vec::new();
+    for client in ["127.0.5.1", "127.0.5.2"] {
+        let mut wire = Wire::over(from(client.parse()?, nginx.address())?)?;
+        wire.send("GET /good HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        ensure!(wire.answer("GET")?.status()? == 404);
+        wires.push(wire);
+    }
+    rule(&agent, "request", &[&silent[..], &["--path", "/r", "--client", "127.0.5.1"]].concat())?;
+    rule(&agent, "connection", &[&silent[..], &["--client", "127.0.5.2"]].concat())?;
+    for wire in &mut wires {
+        wire.send("GET /r HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    }
+    std::thread::sleep(AGAIN);
+    for row in agent.lines(&["block", "list"])? {
+        ensure!(row["hits"] == 1, "{row}");
+    }
+    let told = agent.page()?.sum("weir_blocked_total", &[]);
+    ensure!((told - 2.0).abs() < 0.5, "{told}");
+    // With their connections the calls end.
+    wires.into_iter().try_for_each(Wire::reset)?;
+    let calls = agent.calls(&[nginx.port()], 8)?;
+    ensure!(calls.len() == 8 && of(&calls, Kind::Server, "dropped").len() == 2, "{calls:#?}");
+    ensure!(nginx.logged(2)?.len() == 2);
     agent.finish()
 }

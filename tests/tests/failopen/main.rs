@@ -4,6 +4,7 @@
 mod clock;
 mod full;
 mod garbage;
+mod kept;
 mod killed;
 mod recorded;
 mod refusal;
@@ -144,7 +145,9 @@ fn nothing_is_left_behind() -> Result<()> {
     ensure!(kept.answer("GET")?.status()? == 404);
     ensure!(agent.say(&["mode", "enforce"])?.code == 0);
     kept.send("GET /r HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let start = Instant::now();
     ensure!(kept.answer("GET").is_err(), "back in enforce mode it passes");
+    ensure!(start.elapsed() < Duration::from_secs(3), "its client was left waiting");
     agent.stop()?;
     ensure!(answered(&nginx, "/r")? && pins()?.is_empty() && gates()? == 0);
     Ok(())
