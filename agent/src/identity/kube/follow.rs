@@ -112,9 +112,12 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Follow<K> 
             self.state.listed(self.kind);
             missed = 0;
             loop {
-                let begun = Instant::now();
-                match self.watch(&mut version, &to, wrap).await {
-                    Ok(()) if begun.elapsed() > Duration::from_secs(1) => pause = Pause::default(),
+                let mut since = None;
+                let ended = self.watch(&mut version, &mut since, &to, wrap).await;
+                let lasted = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+                pause.after(lasted);
+                match ended {
+                    Ok(()) if lasted > Duration::from_secs(1) => pause = Pause::default(),
                     // A server that ends each watch at once is not asked without pause.
                     Ok(()) => pause.wait().await,
                     Err(Failed::Closed) => return Closed,
@@ -161,11 +164,18 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Follow<K> 
         }
     }
 
-    /// What changes from `version` on, until the server ends it.
-    async fn watch<T>(&self, version: &mut String, to: &Sender<T>, wrap: fn(Event<K>) -> T) -> Result<(), Failed> {
+    /// What changes from `version` on, until the server ends it; `since`: when it was accepted.
+    async fn watch<T>(
+        &self,
+        version: &mut String,
+        since: &mut Option<Instant>,
+        to: &Sender<T>,
+        wrap: fn(Event<K>) -> T,
+    ) -> Result<(), Failed> {
         let asked = WatchParams { field_selector: self.fields.clone(), ..WatchParams::default() }.timeout(WATCH);
         let stream = timeout(PAGE, self.api.watch(&asked, version)).await;
         let mut stream = pin!(stream.map_err(|_| Failed::Trouble(late("watching")))??);
+        *since = Some(Instant::now());
         self.state.fine(self.kind);
         loop {
             let next = timeout(Duration::from_secs(u64::from(WATCH)) + MORE, stream.try_next()).await;
@@ -203,6 +213,14 @@ impl Pause {
         sleep(self.next()).await;
     }
 
+    /// A watch ended that lasted this long. Whatever failed before it is over where that is long: a balancer that cuts what
+    /// is idle is no failing server.
+    fn after(&mut self, lasted: Duration) {
+        if lasted > PAUSES[1] {
+            *self = Self::default();
+        }
+    }
+
     fn next(&mut self) -> Duration {
         let [first, longest] = PAUSES;
         let pause = first.saturating_mul(1 << self.0.min(10)).min(longest);
@@ -224,5 +242,9 @@ mod tests {
         assert!(all[0] >= Duration::from_millis(375) && all[0] <= Duration::from_millis(500), "{:?}", all[0]);
         assert!(all[1] >= Duration::from_millis(750), "{:?}", all[1]);
         assert!(all.iter().skip(6).all(|it| *it <= Duration::from_secs(30) && *it >= Duration::from_secs(22)));
+        pause.after(Duration::from_secs(30));
+        assert!(pause.next() >= Duration::from_secs(22), "a watch that was cut soon is one more failure");
+        pause.after(Duration::from_mins(1));
+        assert!(pause.next() <= Duration::from_millis(500), "one that lasted is none");
     }
 }
