@@ -7,6 +7,7 @@ LOG = open(sys.argv[2], "a", buffering=1)
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def answer(self, status, body, chunked=False):
         self.send_response(status)
