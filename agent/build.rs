@@ -7,7 +7,6 @@ use std::{
     error::Error,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 #[path = "build/toolchain.rs"]
@@ -47,14 +46,9 @@ fn build(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let toolchain = toolchain::find().map_err(|reasons| {
         format!("no toolchain for the kernel half. Run: cargo xtask setup\nwhat was looked at:\n{reasons}")
     })?;
-    // A folder of its own: the outer cargo holds the lock of the workspace's.
-    let target = target_folder(out).join("ebpf");
+    let target = target_folder(out);
     let status = toolchain
-        .cargo("build")
-        .args(["--locked", "--bin", "weir-ebpf", "--target-dir"])
-        .arg(&target)
-        .current_dir(root)
-        .stdout(Stdio::null())
+        .build(root, target)
         .status()
         .map_err(|error| format!("starting cargo of the {} toolchain: {error}", toolchain.way.name()))?;
     if !status.success() {
@@ -65,7 +59,7 @@ fn build(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         )
         .into());
     }
-    Ok(target.join(toolchain::TARGET).join("ebpf/weir-ebpf"))
+    Ok(target.join("ebpf").join(toolchain::TARGET).join("ebpf/weir-ebpf"))
 }
 
 /// The workspace's target folder: the nearest one above `OUT_DIR` that cargo tagged.

@@ -6,7 +6,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// The target of the kernel half.
@@ -118,6 +118,16 @@ impl Toolchain {
         }
         command.env("RUSTFLAGS", RUSTFLAGS).env("PATH", self.path());
         command.args(["--target", TARGET, "-Zbuild-std=core", "--profile", "ebpf", "--package", "weir-ebpf"]);
+        command
+    }
+
+    /// Builds the object of the workspace at `root`; a folder of its own in `target`, since the outer cargo holds the lock of
+    /// that one.
+    #[must_use]
+    pub(crate) fn build(&self, root: &Path, target: &Path) -> Command {
+        let mut command = self.cargo("build");
+        command.args(["--locked", "--bin", "weir-ebpf", "--target-dir"]).arg(target.join("ebpf")).current_dir(root);
+        command.stdout(Stdio::null());
         command
     }
 

@@ -5,7 +5,7 @@ use std::{
     io::IsTerminal as _,
     os::unix::process::{CommandExt as _, parent_id},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     repo,
-    setup::{self, Stage},
+    setup::{self, Stage, toolchain::search},
     shell, traffic,
 };
 
@@ -95,9 +95,25 @@ fn built(profile: &str, binary: &Path) -> Result<()> {
     if !std::io::stderr().is_terminal() || binary.exists() {
         command.arg("--quiet");
     }
-    shell::run(&mut command)?;
+    let kernel_half = kernel_half(binary);
+    let built = shell::run(&mut command);
+    if let Some(mut kernel_half) = kernel_half {
+        // The build script has waited for it. What it could not build, that has said.
+        let _ = kernel_half.wait();
+    }
+    built?;
     eprintln!("build: {} ({:.1} s)", binary.display(), begin.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// Begins to build the kernel half where nothing is built yet. Cargo starts build scripts of what nothing depends on last:
+/// one processor would be left with it while the others wait. The build script finds it done, or waits for it.
+fn kernel_half(binary: &Path) -> Option<Child> {
+    let target = repo::target();
+    if binary.exists() || target.join("ebpf").exists() {
+        return None;
+    }
+    search::find().ok()?.build(repo::root(), &target).stdin(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 
 /// How old the checkout is, where the file system tells.
