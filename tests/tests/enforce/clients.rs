@@ -7,7 +7,7 @@ use weir_tests::netns::NetNs;
 use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::wire::Wire;
 
-use super::{RESET, curl, enforcing, from, of, rule};
+use super::{RESET, curl, enforcing, from, of, refused, rule};
 
 /// A rule, and what curls it is about and is not about.
 struct Case {
@@ -182,7 +182,7 @@ fn both_families_and_older_servers() -> Result<()> {
     ensure!(matches!(curl(&[&six])?, Err(code) if RESET.contains(&code)));
     ensure!(matches!(curl(&["--interface", "127.0.5.9", &four])?, Err(code) if RESET.contains(&code)));
     old.send("GET /old HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    ensure!(old.answer("GET").is_err(), "a connection of before the rule goes on");
+    refused(&mut old).context("a connection of before the rule goes on")?;
     ensure!(nginx.logged(2)?.len() == 2);
     ensure!(agent.say(&["block", "remove", "six"])?.code == 0);
     ensure!(curl(&[&six])? == Ok(404), "a removed rule still refuses");

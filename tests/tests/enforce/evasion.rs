@@ -11,7 +11,7 @@ use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::tun::{Relay, TWO, Weather, happened};
 use weir_tests::wire::{Server, Wire};
 
-use super::{enforcing, rule};
+use super::{enforcing, refused, rule};
 
 const HOST: &str = "Host: a\r\n";
 
@@ -96,7 +96,7 @@ fn no_place_on_a_connection_slips_past() -> Result<()> {
             sleep(Duration::from_millis(2));
         }
         let _ = wire.send(&bad.as_bytes()[cut..]);
-        ensure!(wire.answer("GET").is_err(), "cut at {cut}, it was answered");
+        refused(&mut wire).with_context(|| format!("cut at {cut}"))?;
     }
     ensure!(statuses(&nginx, bad.as_bytes(), 1)?.is_empty());
 
@@ -109,7 +109,7 @@ fn no_place_on_a_connection_slips_past() -> Result<()> {
             good_ones += 1;
         }
         wire.send(&bad)?;
-        ensure!(wire.answer("GET").is_err(), "behind {before} good ones, it was answered");
+        refused(&mut wire).with_context(|| format!("behind {before} good ones"))?;
     }
 
     // Behind bodies: what stands in a body is no request, what stands behind it is one.
@@ -131,7 +131,7 @@ fn no_place_on_a_connection_slips_past() -> Result<()> {
         ensure!(got == 405 || got == 404, "{got}: {}", &body[..60]);
         good_ones += 1;
         wire.send(&bad)?;
-        ensure!(wire.answer("GET").is_err(), "behind {:?}, it was answered", &body[..60]);
+        refused(&mut wire).with_context(|| format!("behind {:?}", &body[..60]))?;
     }
 
     // Pipelined: what shares a segment with it is refused with it; what came before in its own segment is answered.
@@ -195,7 +195,7 @@ fn no_wrong_checksum_slips_a_request_past() -> Result<()> {
             wire.send(get("/admin"))?;
             // Retransmissions come after 200, 600 and 1400 ms.
             wire.stream().set_read_timeout(Some(Duration::from_secs(2)))?;
-            ensure!(wire.answer("GET").is_err(), "behind {before} good ones, it was answered");
+            refused(&mut wire).with_context(|| format!("behind {before} good ones"))?;
             wire.reset()?;
         }
         Ok(())

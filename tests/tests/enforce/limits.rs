@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use weir_tests::netns::NetNs;
 use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::wire::Wire;
 
-use super::{enforcing, from, rule};
+use super::{enforcing, from, refused, rule};
 
 /// Each client passes its burst and then its rate, whatever the others do.
 #[test]
@@ -230,10 +230,10 @@ fn pipelined_requests_take_a_token_each() -> Result<()> {
         ensure!(wire.answer("GET").is_ok(), "request {n} of a burst of 60 was refused");
     }
     let _ = wire.send(get.repeat(50));
-    ensure!(wire.answer("GET").is_err(), "a hundred have passed a burst of 60");
+    refused(&mut wire).context("a hundred have passed a burst of 60")?;
     let mut wire = Wire::connect(nginx.address())?;
     let _ = wire.send(get.repeat(11));
-    ensure!(wire.answer("GET").is_err(), "more than 60 have passed");
+    refused(&mut wire).context("more than 60 have passed")?;
     ensure!(nginx.logged(50)?.len() == 50);
     agent.finish()
 }

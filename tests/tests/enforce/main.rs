@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketType};
 use weir_tests::call::{Call, Kind};
-use weir_tests::rules::{enforcing, rule};
+use weir_tests::rules::{enforcing, refused, rule};
 use weir_tests::{place, process};
 
 /// What `curl` got: a status, or its exit code when it got none.

@@ -15,7 +15,7 @@ use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::wire::Wire;
 use weir_tests::{place, process};
 
-use super::{RESET, curl, enforcing, of, rule};
+use super::{RESET, curl, enforcing, of, refused, rule};
 
 /// This process, as the kernel names it.
 fn own() -> Result<String> {
@@ -76,7 +76,7 @@ fn only_the_named_client_of_the_named_server() -> Result<()> {
     kept.send("GET /kept HTTP/1.1\r\nHost: a\r\n\r\n")?;
     ensure!(kept.answer("GET")?.status()? == 404, "another path is refused");
     kept.send("GET /no HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    ensure!(kept.answer("GET").is_err(), "a connection of before the rule goes on");
+    refused(&mut kept).context("a connection of before the rule goes on")?;
     // Four were answered, and the client's end of a refused one is no drop of its own.
     ensure!(nginx.logged(4)?.len() == 4);
     let calls = agent.calls(&[nginx.port()], 20)?;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::peers::nginx::{Nginx, Setup};
 use weir_tests::wire::{Server, Wire};
 
-use super::{enforcing, rule};
+use super::{enforcing, refused, rule};
 
 /// Whether bytes sent in pieces of this size are answered.
 fn answered(nginx: &Nginx, bytes: &str, size: usize) -> Result<bool> {
@@ -27,7 +27,7 @@ fn hosts_in_every_spelling() -> Result<()> {
     rule(&agent, "shop", &["--host", "shop.test", "--port", &nginx.port().to_string()])?;
     let many = (0..60).fold(String::new(), |many, n| many + &format!("X-{n}: {}\r\n", "a".repeat(90)));
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
-    let refused = [
+    let met = [
         get("/", "Host: shop.test\r\n"),
         get("/", "HOST:\tSHOP.Test:8080 \r\n"),
         get("/", "host:shop.test.\r\n"),
@@ -39,7 +39,7 @@ fn hosts_in_every_spelling() -> Result<()> {
         "OPTIONS * HTTP/1.1\r\nHost: shop.test\r\n\r\n".to_owned(),
         format!("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000)),
     ];
-    for request in &refused {
+    for request in &met {
         for size in [usize::MAX, 1000] {
             ensure!(!answered(&nginx, request, size)?, "{:?} was answered", &request[..request.len().min(80)]);
         }
@@ -52,7 +52,7 @@ fn hosts_in_every_spelling() -> Result<()> {
         let mut wire = Wire::connect(nginx.address())?;
         wire.send(&late[..cut])?;
         let _ = wire.send(&late[cut..]);
-        ensure!(wire.answer("GET").is_err(), "cut at {cut}, it was answered");
+        refused(&mut wire).with_context(|| format!("cut at {cut}"))?;
     }
     ensure!(!answered(&nginx, &late, 1)?, "a byte at a time, it was answered");
     let passed = [
@@ -143,7 +143,7 @@ fn what_only_looks_like_a_request() -> Result<()> {
     // And the rules are there.
     let mut wire = Wire::connect(server.address())?;
     let _ = wire.send(BAD);
-    ensure!(wire.answer("GET").is_err());
+    refused(&mut wire)?;
     agent.finish()
 }
 
@@ -189,7 +189,7 @@ fn rules_come_in_the_middle() -> Result<()> {
             ensure!(status == 200, "{before:?}: {status}");
             good += 1;
             wire.send(bad)?;
-            ensure!(wire.answer("GET").is_err(), "{before:?}, {there}: the next one was answered");
+            refused(&mut wire).with_context(|| format!("{before:?}, {there}"))?;
             // Gone, it meets nobody from the next request on.
             ensure!(agent.say(&["block", "remove", &id])?.code == 0);
             let mut wire = Wire::connect(server.address())?;
@@ -229,7 +229,7 @@ fn a_head_that_begins_before_its_rule() -> Result<()> {
         wire.send("GET /admin/ne")?;
         pause();
         let _ = wire.send("xt HTTP/1.1\r\nHost: a\r\n\r\n");
-        ensure!(wire.answer("GET").is_err(), "the next one was answered; heads read before: {there}");
+        refused(&mut wire).with_context(|| format!("the next one was answered; heads read before: {there}"))?;
         ensure!(agent.say(&["block", "remove", "late"])?.code == 0);
     }
     // What had come of the second one when its connection was reset is no request to nginx.
