@@ -125,6 +125,15 @@ impl Dialect {
         }
     }
 
+    /// How many of a side's next bytes are only counted, whatever they are.
+    pub(super) fn counts(&self, side: Side) -> u64 {
+        match self {
+            Self::Speaking { parser, .. } => parser.counts(side),
+            Self::Opaque { .. } => u64::MAX,
+            Self::Silent | Self::Late(_) | Self::Hearing(_) | Self::Opening(_) => 0,
+        }
+    }
+
     /// Takes bytes that are not there.
     pub(super) fn gap(&mut self, gap: Gap, out: &mut Vec<Call>) {
         match self {

@@ -11,7 +11,7 @@ use super::dialect::{self, Dialect, Tally};
 use super::exchange;
 use super::mirror::Start;
 use super::reading::Reading;
-use super::stream::{Piece, Room, Sink, Stream};
+use super::stream::{Piece, REORDER, Room, Sink, Stream};
 use crate::model::{Call, Connection, Kind, OpenConnection, Role, Thread};
 use crate::proto::{Chunk, Close, Gap, Protocol, Side};
 
@@ -128,7 +128,7 @@ impl Live {
             kept: kept.get(..segment.len as usize).unwrap_or(kept),
             tail: segment.flags & weir_common::record::SEG_TAIL != 0,
             by: if way == usize::from(Way::OUT.0) { by } else { Thread::default() },
-            lost: None,
+            given_up: false,
         };
         let mut ear = Ear {
             dialect: &mut self.dialect,
@@ -136,8 +136,10 @@ impl Live {
             way,
             protocols: work.room.settings.protocols,
             calls: work.calls,
+            given_up: 0,
         };
         stream.take(piece, segment.flags, lost, work.room, &mut ear);
+        work.room.given_up += ear.given_up;
     }
 
     /// Time passes. `now` is `CLOCK_MONOTONIC` nanoseconds.
@@ -225,8 +227,10 @@ impl Live {
                 way,
                 protocols: work.room.settings.protocols,
                 calls: work.calls,
+                given_up: 0,
             };
             run(way, stream, work.room, &mut ear);
+            work.room.given_up += ear.given_up;
         }
     }
 }
@@ -246,6 +250,8 @@ struct Ear<'a> {
     way: usize,
     protocols: &'static [Protocol],
     calls: &'a mut Vec<Call>,
+    /// Segments whose bytes were given up, and would have been read.
+    given_up: u64,
 }
 
 impl Ear<'_> {
@@ -285,6 +291,11 @@ impl Sink for Ear<'_> {
         if let Some(side) = self.side() {
             self.dialect.gap(Gap { side, at, seq, len, lost }, self.calls);
         }
+    }
+
+    fn given_up(&mut self, at: u64, seq: u32, len: u64) {
+        self.given_up += u64::from(self.side().is_none_or(|side| self.dialect.counts(side) < len));
+        self.gap(at, seq, len, Some(REORDER));
     }
 
     fn fin(&mut self, at: u64) {

@@ -31,7 +31,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connections: 65_536,
-            stream_bytes: 256 << 10,
+            stream_bytes: 1 << 20,
             stream_segments: 2048,
             total_bytes: 16 << 20,
             reach: 16 << 20,

@@ -101,6 +101,10 @@ pub trait Parser: Send {
     fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>);
     /// Time passes: ends what only silence can end. `now` is `CLOCK_MONOTONIC` nanoseconds.
     fn tick(&mut self, now: u64, out: &mut Vec<Call>);
+    /// How many of this side's next bytes it only counts, whatever they are: their loss is none.
+    fn counts(&self, _side: Side) -> u64 {
+        0
+    }
     /// Something waits for [`Parser::tick`] or is half done.
     fn busy(&self) -> bool;
     /// Messages (heads) that could not be told because bytes before them were not seen.

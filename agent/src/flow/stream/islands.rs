@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use crate::model::Thread;
 
-use super::REORDER;
 use super::piece::Piece;
 
 /// A [`Piece`] that owns its bytes.
@@ -16,7 +15,7 @@ pub(super) struct Island {
     kept: Box<[u8]>,
     tail: bool,
     by: Thread,
-    lost: Option<&'static str>,
+    given_up: bool,
 }
 
 impl Island {
@@ -28,7 +27,7 @@ impl Island {
             kept: piece.kept.into(),
             tail: piece.tail,
             by: piece.by,
-            lost: piece.lost,
+            given_up: piece.given_up,
         }
     }
 
@@ -41,7 +40,7 @@ impl Island {
             kept: &self.kept,
             tail: self.tail,
             by: self.by,
-            lost: self.lost,
+            given_up: self.given_up,
         }
     }
 
@@ -103,8 +102,8 @@ impl Islands {
         }
     }
 
-    /// Keeps the bounds: the islands that are furthest ahead lose their bytes, then themselves. Gives how many. `total`
-    /// bounds the memory `used` by all streams together.
+    /// Keeps the bounds: the islands that are furthest ahead give up their bytes, which is told when their turn comes, then
+    /// themselves. Gives how many of these. `total` bounds the memory `used` by all streams together.
     pub(super) fn keep_within(&mut self, bytes: usize, count: usize, total: usize, used: &mut usize) -> u64 {
         let mut given_up = 0;
         while self.sorted.len() > count {
@@ -114,13 +113,10 @@ impl Islands {
             if self.bytes <= bytes && *used <= total {
                 return given_up;
             }
-            if island.lost.is_none() {
-                self.bytes -= island.kept.len();
-                *used -= island.kept.len();
-                island.kept = Box::default();
-                island.lost = Some(REORDER);
-                given_up += 1;
-            }
+            self.bytes -= island.kept.len();
+            *used -= island.kept.len();
+            island.given_up |= !island.kept.is_empty();
+            island.kept = Box::default();
         }
         while *used > total && !self.is_empty() {
             given_up += self.leave(used);
@@ -128,12 +124,12 @@ impl Islands {
         given_up
     }
 
-    /// The one that is furthest ahead leaves. Gives 1 where it was whole, else 0.
+    /// The one that is furthest ahead leaves. Gives 1, if there was one.
     fn leave(&mut self, used: &mut usize) -> u64 {
         let Some(island) = self.sorted.pop_back() else { return 0 };
         self.bytes -= island.kept.len();
         *used -= island.size();
-        u64::from(island.lost.is_none())
+        1
     }
 
     /// Takes the first island if it starts at or before `next`.
@@ -155,7 +151,7 @@ impl Islands {
             if !stays {
                 self.bytes -= island.kept.len();
                 *used -= island.size();
-                given_up += u64::from(island.lost.is_none());
+                given_up += 1;
             }
             stays
         });

@@ -2,12 +2,18 @@
 
 use crate::model::Thread;
 
+use super::REORDER;
+
 /// What a stream gives, in its order.
 pub(crate) trait Sink {
     /// Bytes that were kept.
     fn bytes(&mut self, at: u64, seq: u32, bytes: &[u8], by: Thread);
     /// Bytes that passed and are not there; `lost` as in `proto::Gap`.
     fn gap(&mut self, at: u64, seq: u32, len: u64, lost: Option<&'static str>);
+    /// Bytes that waited and were given up: a gap for that reason, unless nobody wanted more than their number.
+    fn given_up(&mut self, at: u64, seq: u32, len: u64) {
+        self.gap(at, seq, len, Some(REORDER));
+    }
     /// The stream ended.
     fn fin(&mut self, at: u64);
 }
@@ -27,8 +33,8 @@ pub(crate) struct Piece<'a> {
     pub tail: bool,
     /// Thread that sent it.
     pub by: Thread,
-    /// It passed, but nothing is there for this reason.
-    pub lost: Option<&'static str>,
+    /// It passed, but what was kept of it was given up.
+    pub given_up: bool,
 }
 
 impl Piece<'_> {
@@ -57,8 +63,8 @@ impl Piece<'_> {
 
     /// Hands it over.
     pub(crate) fn give(&self, sink: &mut impl Sink) {
-        if let Some(lost) = self.lost {
-            sink.gap(self.at, self.seq, self.len.into(), Some(lost));
+        if self.given_up {
+            sink.given_up(self.at, self.seq, self.len.into());
             return;
         }
         let (first, last) = self.window();

@@ -1,6 +1,8 @@
 //! Losses, resets and ends.
 
-use weir_common::record::{Ended, SEG_AHEAD, Way};
+use weir_common::record::{Ended, SEG_AHEAD, SEG_BEHIND, Way};
+
+use crate::meter::Count;
 
 use super::wire::{Bench, Socket, get, ok};
 
@@ -100,4 +102,33 @@ fn running_calls_are_in_flight_when_the_agent_stops() {
     bench.worker.finish(9_000_000, &mut bench.out);
     assert_eq!(bench.told(), ["/a 200 complete", "/a 0 in_flight"]);
     assert_eq!(bench.worker.snapshot().len(), 0);
+}
+
+/// What waits beyond its bound gives up its bytes: no loss where they are only counted, one each where they were to be read.
+#[test]
+fn bytes_that_are_only_counted_are_no_loss() {
+    const PIECE: usize = 16 << 10;
+    const PIECES: usize = 100;
+    const ROOM: usize = (1 << 20) / PIECE;
+    let chunk = |len: usize| format!("{len:x}\r\n{}\r\n", "x".repeat(len)).into_bytes();
+    let length = vec![b'x'; PIECE * PIECES];
+    let one = [chunk(PIECE * PIECES), b"0\r\n\r\n".to_vec()].concat();
+    let many = [chunk(PIECE - 8).repeat(PIECES), b"0\r\n\r\n".to_vec()].concat();
+    for (framing, body, lost) in [
+        (format!("Content-Length: {}", length.len()), length, 0),
+        ("Transfer-Encoding: chunked".to_owned(), one, 0),
+        ("Transfer-Encoding: chunked".to_owned(), many, PIECES - 1 - ROOM),
+    ] {
+        let (_, mut server) = Socket::two(1, 40_000);
+        let mut bench = Bench::new();
+        let head = format!("POST /a HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+        bench.feed([server.opened(), server.bytes(Way::IN, head.as_bytes())]);
+        let mut pieces = body.chunks(PIECE).map(|piece| server.bytes(Way::IN, piece)).collect::<Vec<_>>().into_iter();
+        let late = pieces.next().unwrap().flagged(SEG_BEHIND);
+        let last = (body.len() % PIECE > 0).then(|| pieces.next_back().unwrap());
+        bench.feed(pieces.map(|piece| piece.flagged(SEG_AHEAD)));
+        bench.feed([late].into_iter().chain(last).chain([server.bytes(Way::OUT, &ok("a"))]));
+        assert_eq!(bench.told(), ["/a 200 complete"], "{framing}");
+        assert_eq!(bench.meter.get(Count::LostReorder), lost as u64, "{framing}");
+    }
 }

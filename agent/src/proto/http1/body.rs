@@ -72,6 +72,15 @@ impl Body {
         }
     }
 
+    /// How many of the next bytes are only counted, whatever they are.
+    pub(super) fn counts(&self) -> u64 {
+        match self {
+            Self::Length(left) | Self::Chunked(Chunks::Data(left)) => *left,
+            Self::Close => u64::MAX,
+            Self::Chunked(_) | Self::Windows(_) | Self::Unknown(_) => 0,
+        }
+    }
+
     /// Takes bytes that were not seen.
     pub(super) fn skip(&mut self, len: u64) -> Taken {
         match self {

@@ -504,6 +504,15 @@ impl Parser for Http1 {
         Step::Continue
     }
 
+    fn counts(&self, side: Side) -> u64 {
+        let lane = if side == Side::Client { &self.client } else { &self.server };
+        match &lane.state {
+            State::Body(body) => body.counts(),
+            State::Tunnel(_) => u64::MAX,
+            _ => 0,
+        }
+    }
+
     fn close(&mut self, close: Close, at: u64, out: &mut Vec<Call>) {
         let told = out.len();
         if !self.over {
