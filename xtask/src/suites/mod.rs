@@ -49,6 +49,9 @@ const ORDER: &[&str] = &[
     "failopen",
 ];
 
+/// What cargo is told of suites that are integration tests.
+const SUITES: [&str; 3] = ["--release", "--package", "weir-tests"];
+
 /// Suites that need neither root nor peers.
 const WITHOUT_PEERS: &[&str] = &["lint", "unit"];
 
@@ -123,6 +126,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     setup::prepare(if needs_peers { Stage::Test } else { Stage::Run })?;
     if needs_peers {
         run::build()?;
+        build(&wanted)?;
     }
     let mut beside = Beside::of(&wanted, WITHOUT_PEERS);
     let mut rows: Vec<Row> = Vec::new();
@@ -146,6 +150,19 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
         fs::write(path, serde_json::to_vec(&rows)?).with_context(|| format!("writing {}", path.display()))?;
     }
     report(&rows, begin.elapsed())
+}
+
+/// Builds suites at once, which takes half the time of one after the other.
+fn build(wanted: &[&str]) -> Result<()> {
+    let begin = Instant::now();
+    let mut command = Command::new("cargo");
+    command.args(["test", "--quiet", "--no-run"]).args(SUITES);
+    for suite in wanted.iter().filter(|name| !WITHOUT_PEERS.contains(name)) {
+        command.args(["--test", suite]);
+    }
+    shell::run(command.env("PATH", shell::path()).current_dir(repo::root()))?;
+    eprintln!("build: the suites ({:.1} s)", begin.elapsed().as_secs_f32());
+    Ok(())
 }
 
 /// The suites of this checkout in their order.
@@ -184,7 +201,7 @@ fn suite(name: &str, runner: &[String]) -> Result<Outcome> {
         name => {
             let mut runner = runner.to_vec();
             runner.push(format!("--test-threads={}", threads(name)?));
-            cargo_test(&["--release", "--package", "weir-tests", "--test", name], &runner)
+            cargo_test(&[&SUITES[..], &["--test", name]].concat(), &runner)
         }
     }
 }
