@@ -91,6 +91,7 @@ fn built(profile: &str, binary: &Path) -> Result<()> {
     let begin = Instant::now();
     let mut command = Command::new("cargo");
     command.args(["build", "--profile", profile, "--package", "weir"]).current_dir(repo::root());
+    shell::compiled(&mut command);
     // The first time takes minutes: whoever looks on sees how far it is.
     if !std::io::stderr().is_terminal() || binary.exists() {
         command.arg("--quiet");

@@ -58,6 +58,16 @@ pub(crate) fn path() -> OsString {
     env::join_paths(folders).unwrap_or_default()
 }
 
+/// Lets cargo take what another checkout has compiled from the cache outside of both, where sccache is there and whoever
+/// calls has not chosen a wrapper. An ill sccache is no reason to fail: it compiles itself then.
+pub(crate) fn compiled(cargo: &mut Command) {
+    let Ok(cache) = repo::cache() else { return };
+    if env::var_os("RUSTC_WRAPPER").is_none() && succeeds("sccache", &["--version"]).is_ok() {
+        cargo.env("RUSTC_WRAPPER", "sccache").env("SCCACHE_DIR", cache.join("sccache"));
+        cargo.env("SCCACHE_CACHE_SIZE", "4G").env("SCCACHE_IGNORE_SERVER_IO_ERROR", "1");
+    }
+}
+
 /// Whether this process has all rights.
 pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")

@@ -22,6 +22,7 @@ const fn test(package: &'static str, proof: &'static [&'static str], why: &'stat
 
 /// Debian's packages. Those of the eBPF toolchain are [`EBPF_PACKAGES`], Go has [`GO`].
 pub(crate) const DEBIAN: &[Debian] = &[
+    test("sccache", &["sccache", "--version"], "what one checkout has compiled, for the next"),
     test("nginx", &["nginx", "-v"], "server; its access log is the tests' truth"),
     test("apache2", &["apache2", "-v"], "server"),
     test("apache2-utils", &["ab", "-V"], "client without keep-alive"),

@@ -160,6 +160,7 @@ fn build(wanted: &[&str]) -> Result<()> {
     for suite in wanted.iter().filter(|name| !WITHOUT_PEERS.contains(name)) {
         command.args(["--test", suite]);
     }
+    shell::compiled(&mut command);
     shell::run(command.env("PATH", shell::path()).current_dir(repo::root()))?;
     eprintln!("build: the suites ({:.1} s)", begin.elapsed().as_secs_f32());
     Ok(())
