@@ -111,7 +111,9 @@ fn built(profile: &str, binary: &Path) -> Result<()> {
 /// one processor would be left with it while the others wait. The build script finds it done, or waits for it.
 fn kernel_half(binary: &Path) -> Option<Child> {
     let target = repo::target();
-    if binary.exists() || target.join("ebpf").exists() {
+    // An object that was built before is taken instead (`agent/build.rs`).
+    let given = env::var_os("WEIR_EBPF_OBJECT_FILE").is_some_and(|file| !file.is_empty());
+    if given || binary.exists() || target.join("ebpf").exists() {
         return None;
     }
     search::find().ok()?.build(repo::root(), &target).stdin(Stdio::null()).stderr(Stdio::null()).spawn().ok()
