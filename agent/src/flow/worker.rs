@@ -170,7 +170,10 @@ impl Worker {
             Event::Bytes(bytes, kept) => {
                 let by = Thread { tgid: bytes.tgid, tid: bytes.tid, errand: Errand(bytes.errand) };
                 let lost = bytes.head.lost > 0;
-                self.run(&bytes.head, 1, out, |live, work| {
+                // A FIN without payload may come behind the end of its connection: two processors met the peer's FIN
+                // and the acknowledgement of this end's. No message loses a byte by that.
+                let payload = u64::from(bytes.segment.len > 0);
+                self.run(&bytes.head, payload, out, |live, work| {
                     live.segment(&bytes.segment, kept, by, lost, work);
                 });
             }
@@ -314,6 +317,7 @@ impl Worker {
         })
     }
 
+    /// Feeds a record to its connection; `segments` is what is lost of it where there is none.
     fn run(&mut self, head: &Head, segments: u64, out: &mut Output, feed: impl FnOnce(&mut Live, &mut Work<'_>)) {
         let Some(live) = self.table.using(head.conn, head.at) else {
             self.desk.meter.add(Count::LostUnannounced, segments);

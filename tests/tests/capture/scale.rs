@@ -73,7 +73,7 @@ fn a12_ten_thousand_slow_clients() -> Result<()> {
     let log = nginx.logged(2 * CONNECTIONS)?;
     ensure!(log.len() == 2 * CONNECTIONS);
     let calls = agent.calls(&[nginx.port()], 4 * CONNECTIONS)?;
-    ensure!(calls.len() == 4 * CONNECTIONS, "{} calls", calls.len());
+    ensure!(calls.len() == 4 * CONNECTIONS, "{} calls, {:?}", calls.len(), agent.ledger()?);
     ensure!(calls.iter().all(|call| call.attributes.status == Some(200) && call.end == "complete"));
     agent.finish()
 }

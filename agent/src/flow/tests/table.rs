@@ -1,6 +1,6 @@
 //! The table's bound.
 
-use weir_common::record::{Ended, Way};
+use weir_common::record::{Ended, SEG_FIN, Way};
 
 use super::wire::{Bench, Socket, get, ok};
 use crate::flow::Settings;
@@ -46,6 +46,21 @@ fn it_stays_whole_under_churn() {
         assert!(bench.worker.snapshot().len() <= 50);
     }
     assert_eq!(bench.told(), vec!["/a 200 complete"; 2_000]);
+}
+
+#[test]
+fn a_fin_behind_the_end_loses_nothing() {
+    let (mut socket, _) = Socket::two(1, 40_000);
+    let mut bench = Bench::new();
+    bench.feed([socket.opened(), socket.pair(&get("/a"), &ok("x")), socket.closed(Ended::CLOSED, 0)]);
+    let fin = socket.bytes(Way::IN, b"").flagged(SEG_FIN);
+    bench.feed([fin]);
+    assert_eq!(bench.told(), ["/a 200 complete"]);
+    assert_eq!(bench.ledger(), []);
+    // Payload there is a loss, with a FIN or without.
+    let late = socket.bytes(Way::IN, b"x").flagged(SEG_FIN);
+    bench.feed([late]);
+    assert_eq!(bench.ledger(), [("unannounced", 1)]);
 }
 
 #[test]
