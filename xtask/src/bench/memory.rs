@@ -11,6 +11,7 @@ use weir_tests::{
 
 use super::{
     load,
+    sample::Samples,
     variant::{Collector, Variant},
 };
 
@@ -25,8 +26,8 @@ pub(crate) const STORE: u32 = 16;
 pub(crate) struct Memory {
     /// Highest resident size until the agent was ready, MiB.
     pub(crate) start: f64,
-    /// Highest resident size under the load, MiB.
-    pub(crate) load: f64,
+    /// Resident size under the load every half second, MiB. The budget is for the highest.
+    pub(crate) load: Samples,
     /// Memory of its maps, MiB.
     pub(crate) maps: f64,
     /// Requests a second that were answered.
@@ -44,15 +45,15 @@ pub(crate) fn measure(time: Duration, collector: &Collector) -> Result<Memory> {
     let start = status(agent.pid(), "VmHWM:")?;
     let scratch = Scratch::new("connections")?;
     let running = load::many_connections(server.address(), time, &scratch)?;
-    let mut highest = 0.0_f64;
+    let mut load = Samples::default();
     for _ in 0..time.as_secs() * 2 {
         thread::sleep(Duration::from_millis(500));
-        highest = highest.max(place::resident(agent.pid())? as f64 / MIB);
+        load.push(place::resident(agent.pid())? as f64 / MIB);
     }
     let maps = place::map_memory(agent.pid())? as f64 / MIB;
     let requests = load::many_done(running, time)?;
     let lost = count(agent.page()?.sum("weir_messages_total", &[("stage", "lost")]));
-    Ok(Memory { start, load: highest, maps, per_second: requests as f64 / time.as_secs_f64(), lost })
+    Ok(Memory { start, load, maps, per_second: requests as f64 / time.as_secs_f64(), lost })
 }
 
 /// A line of `/proc/PID/status` in MiB.

@@ -78,7 +78,10 @@ fn apt_get(arguments: &[&str], packages: &BTreeSet<&str>) -> Result<()> {
         command.args(packages);
     }
     // A line for each step of each package says nothing to whoever waits; errors go to stderr.
-    shell::run(command.stdout(Stdio::null()))
+    shell::run(command.stdout(Stdio::null())).context(
+        "apt-get could not do it. A package that it can't locate is in Debian 12's main or security archive: \
+         /etc/apt needs both bookworm and bookworm-security",
+    )
 }
 
 /// Keeps newly installed services from starting, by the hook that Debian has for it.
