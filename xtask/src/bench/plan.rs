@@ -250,7 +250,7 @@ fn memory_rows(time: Duration, collector: &Collector, report: &mut Report) -> Re
         memory::STORE
     );
     let highest = memory.load.spread().map_or(f64::NAN, |(_, highest)| highest);
-    // A peak is what waits for an agent that the cores were taken from; what stays is its tables.
+    // A single peak is told from what stays.
     let why = format!(
         "the highest of {} looks; their median is {}, the last {}",
         memory.load.0.len(),
